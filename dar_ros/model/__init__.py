@@ -1,0 +1,1 @@
+"""The DAR network in torch; imports neither ROS nor the runtime backends."""

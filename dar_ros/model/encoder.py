@@ -1,0 +1,94 @@
+"""Image encoder: a timm backbone and a neck that fuses its features at 1/8 and 1/4 of the input."""
+
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_CNN_STRIDES = (4, 8, 16, 32)
+
+
+def resize(x, size):
+    """Bilinear resize of (B, C, h, w) to size (rows, columns)."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
+
+
+class SeparableConv(nn.Sequential):
+    """Depthwise 3x3, pointwise, activation: a full 3x3 costs nine times as much here."""
+
+    def __init__(self, width):
+        super().__init__(nn.Conv2d(width, width, 3, padding=1, groups=width),
+                         nn.Conv2d(width, width, 1), nn.GELU())
+
+
+class ImageEncoder(nn.Module):
+    """
+    RGB uint8 (B, H, W, 3) -> memory (B, memory_width, H/8, W/8), detail (B, latent_width, H/4, W/4).
+
+    The memory is what the transformer attends to (METHOD: X). The detail feeds the depth grids, which are
+    finer than the tokens, with edges that 1/8 cannot hold.
+    """
+
+    def __init__(self, config, pretrained=False):
+        super().__init__()
+        self.is_vit = config.backbone.startswith('vit')
+        probe = timm.create_model(config.backbone, features_only=True) if not self.is_vit else None
+        if self.is_vit:
+            kwargs = {'img_size': tuple(config.input_size), 'out_indices': self._vit_layers(config.backbone)}
+        else:
+            strides = probe.feature_info.reduction()
+            kwargs = {'out_indices': [i for i, stride in enumerate(strides) if stride in _CNN_STRIDES]}
+        self.backbone = timm.create_model(
+            config.backbone, features_only=True, pretrained=pretrained, **kwargs)
+        channels = self.backbone.feature_info.channels()
+        # The shallowest CNN feature (1/4) is the detail's; a plain ViT has one resolution only.
+        self.detail_lateral = None if self.is_vit else nn.Conv2d(
+            channels[0], config.latent_width, 1)
+        coarse = channels if self.is_vit else channels[1:]
+        self.laterals = nn.ModuleList(nn.Conv2d(c, config.memory_width, 1) for c in coarse)
+        self.memory_conv = SeparableConv(config.memory_width)
+        self.detail_proj = nn.Conv2d(config.memory_width, config.latent_width, 1)
+        self.detail_conv = SeparableConv(config.latent_width)
+        scale = [1 / (255 * s) for s in IMAGENET_STD]
+        offset = [-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD)]
+        self.register_buffer('pixel_scale', _column(scale), persistent=False)
+        self.register_buffer('pixel_offset', _column(offset), persistent=False)
+
+    @staticmethod
+    def _vit_layers(backbone):
+        depth = 24 if 'large' in backbone else 12
+        return [depth // 4 * (i + 1) - 1 for i in range(4)]
+
+    def train(self, mode=True):
+        """Keep batch norms on their pretrained statistics: batches are small, and sizes change."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, image):
+        """See the class."""
+        rows, columns = image.shape[1:3]
+        x = image.permute(0, 3, 1, 2).float() * self.pixel_scale + self.pixel_offset  # (B, 3, H, W)
+        features = self.backbone(x)
+        detail = None
+        if self.detail_lateral is not None:
+            detail, features = self.detail_lateral(features[0]), features[1:]
+        fused = self.laterals[-1](features[-1])
+        for lateral, feature in zip(reversed(self.laterals[:-1]), reversed(features[:-1])):
+            lateral = lateral(feature)
+            fused = lateral + resize(fused, lateral.shape[-2:])
+        memory = resize(fused, (rows // 8, columns // 8))
+        memory = memory + self.memory_conv(memory)  # (B, memory_width, H/8, W/8)
+        up = resize(self.detail_proj(memory), (rows // 4, columns // 4))
+        detail = up if detail is None else detail + up
+        return memory, detail + self.detail_conv(detail)
+
+
+def _column(values):
+    return torch.tensor(values).view(1, -1, 1, 1)

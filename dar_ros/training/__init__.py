@@ -1,0 +1,1 @@
+"""Training of DAR; imports torch, never ROS."""

@@ -1,0 +1,115 @@
+"""
+Training samples: frames of a data set, augmented, in the canonical camera.
+
+Sample n of a run depends on (seed, n) only, whoever loads it: resuming at n is exact.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from dar_ros.geometry import Intrinsics
+from dar_ros.preprocess import canonical_scale, prepare
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What training varies; probabilities and extents."""
+
+    min_crop: float = 0.6               # smallest share of the image's height that a crop keeps
+    flip: float = 0.5
+    gray: float = 0.3                   # many robot cameras are monochrome
+    color: float = 0.8                  # exposure, contrast, white balance, gamma
+    noise: float = 0.4
+    blur: float = 0.3
+    jpeg: float = 0.2
+
+
+@dataclass(frozen=True)
+class RangeConfig:
+    """Canonical depth ranges drawn per image, log-uniform, in metres (METHOD, range as input)."""
+
+    depth_min: tuple = (0.05, 0.5)
+    depth_max: tuple = (3.0, 120.0)
+
+
+class TrainingSamples(torch.utils.data.Dataset):
+    """An endless, seeded sequence of augmented samples; map-style, indexed by sample number."""
+
+    def __init__(self, frames, size, canonical_focal, ranges, augment, seed, length):
+        self.frames, self.size, self.canonical_focal = frames, tuple(size), canonical_focal
+        self.ranges, self.augment, self.seed, self.length = ranges, augment, seed, length
+
+    def __len__(self):
+        """Samples of the whole run."""
+        return self.length
+
+    def __getitem__(self, n):
+        """Return image uint8 (h, w, 3), canonical depth float32 (1, h, w), depth_min, depth_max."""
+        epoch, position = divmod(n, len(self.frames))
+        order = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.frames))
+        rng = np.random.default_rng((self.seed, 2, n))
+        frame = self.frames[int(order[position])]
+        image, depth, intrinsics = crop_and_flip(
+            np.asarray(frame.image), np.asarray(frame.depth), frame.intrinsics, self.augment, rng)
+        image = photometric(image, self.augment, rng)
+        image, depth = to_canonical(image, depth, intrinsics, self.size, self.canonical_focal)
+        depth_min, depth_max = (
+            np.exp(rng.uniform(*np.log(bounds)))
+            for bounds in (self.ranges.depth_min, self.ranges.depth_max))
+        return (torch.from_numpy(image), torch.from_numpy(depth)[None],
+                torch.tensor(depth_min, dtype=torch.float32), torch.tensor(depth_max, dtype=torch.float32))
+
+
+def to_canonical(image, depth, intrinsics, size, canonical_focal):
+    """
+    Image (H, W, 3) and metric depth (H, W) -> network image (h, w, 3) and canonical depth (h, w).
+
+    Depth is sampled, never blended; padding is NaN.
+    """
+    network_image, spec = prepare(image, size)
+    scale = canonical_scale(intrinsics, spec, canonical_focal)
+    content = cv2.resize(depth, spec.content_size[::-1], interpolation=cv2.INTER_NEAREST)
+    canonical = np.full(size, np.nan, np.float32)
+    rows, columns = spec.content_size
+    canonical[spec.top:spec.top + rows, spec.left:spec.left + columns] = content * scale
+    return network_image, canonical
+
+
+def crop_and_flip(image, depth, intrinsics, config, rng):
+    """Random isotropic zoom (a crop, of the same or a slightly other aspect) and horizontal flip."""
+    height, width = depth.shape
+    share = rng.uniform(config.min_crop, 1.0)
+    aspect = np.exp(rng.uniform(-0.15, 0.15)) if rng.random() < 0.3 else 1.0
+    rows = min(height, round(height * share))
+    columns = min(width, round(width * share * aspect))
+    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    image, depth = (a[top:top + rows, left:left + columns] for a in (image, depth))
+    intrinsics = intrinsics.crop(left, top)
+    if rng.random() < config.flip:
+        image, depth = image[:, ::-1], depth[:, ::-1]
+        intrinsics = Intrinsics(intrinsics.fx, intrinsics.fy, columns - 1 - intrinsics.cx, intrinsics.cy)
+    return np.ascontiguousarray(image), np.ascontiguousarray(depth), intrinsics
+
+
+def photometric(image, config, rng):
+    """Vary what a camera varies; uint8 (H, W, 3) in and out."""
+    if rng.random() < config.color:
+        gain = np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.06, 3))
+        gamma, offset = np.exp(rng.normal(0, 0.2)), rng.normal(0, 8)
+        levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain * 255 + offset
+        table = np.clip(levels, 0, 255).astype(np.uint8)
+        image = cv2.LUT(image, table.reshape(256, 1, 3))
+    if rng.random() < config.gray:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if rng.random() < config.blur:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < config.noise:
+        noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(1, 8)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < config.jpeg:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))]
+        image = cv2.imdecode(cv2.imencode('.jpg', image, quality)[1], cv2.IMREAD_COLOR)
+    return image

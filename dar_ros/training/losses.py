@@ -1,0 +1,84 @@
+"""Losses of METHOD: scale-invariant log depth per step, out-of-range class, Laplace uncertainty."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+TOO_NEAR, IN_RANGE, BEYOND, UNKNOWN = 0, 1, 2, 255
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss; alpha and beta as in DAR, section 3.5."""
+
+    alpha: float = 10.0
+    beta: float = 0.85
+    class_weight: float = 1.0
+    scale_weight: float = 0.2
+    step_weights: tuple = ()            # one per step; empty: all 1
+
+
+def range_classes(depth, depth_min, depth_max):
+    """
+    Class of every pixel, uint8 (B, 1, H, W), of true depth (B, 1, H, W) in canonical metres.
+
+    NaN (no ground truth) is UNKNOWN, +inf (sky) is BEYOND.
+    """
+    low, high = depth_min.view(-1, 1, 1, 1), depth_max.view(-1, 1, 1, 1)
+    classes = torch.full_like(depth, IN_RANGE, dtype=torch.uint8)
+    classes[depth < low] = TOO_NEAR
+    classes[depth > high] = BEYOND
+    classes[torch.isnan(depth)] = UNKNOWN
+    return classes
+
+
+def silog(error, valid, alpha, beta):
+    """
+    Scale-invariant log loss, mean over images of alpha * sqrt(mean(g^2) - beta * mean(g)^2).
+
+    `error` g = log D - log D_gt and `valid` are (B, 1, H, W). Per image, so that the global batch may be cut
+    over processes. An image without valid pixels counts nothing.
+    """
+    count = valid.sum((1, 2, 3))
+    error = torch.where(valid, error, 0.0)
+    divisor = count.clamp(min=1)
+    mean, square = error.sum((1, 2, 3)) / divisor, error.square().sum((1, 2, 3)) / divisor
+    loss = alpha * torch.sqrt((square - beta * mean.square()).clamp(min=0) + 1e-6)
+    return (loss * (count > 0)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def laplace_nll(error, log_scale, valid):
+    """Negative log likelihood of the log-depth error (detached) under a Laplace distribution."""
+    nll = error.detach().abs() * torch.exp(-log_scale) + log_scale
+    return torch.where(valid, nll, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def step_losses(upsampled, depth, depth_min, depth_max, bin_space, config):
+    """
+    Losses of one step at the ground truth's size.
+
+    `upsampled` is the step's output at the size of `depth` (B, 1, H, W), canonical metres. Returns a dict of
+    scalars: depth, range, scale.
+    """
+    classes = range_classes(depth, depth_min, depth_max)
+    valid = classes == IN_RANGE
+    target = torch.log(torch.where(valid, depth, 1.0))
+    predicted = upsampled.depth if bin_space == 'log' else torch.log(upsampled.depth.clamp(min=1e-3))
+    error = predicted - target
+    known = classes.squeeze(1).long()
+    known[known == UNKNOWN] = -100  # cross_entropy's ignored class
+    return {
+        'depth': silog(error, valid, config.alpha, config.beta),
+        'range': F.cross_entropy(upsampled.range_logits, known, ignore_index=-100)
+        if (known >= 0).any() else upsampled.range_logits.sum() * 0,
+        'scale': laplace_nll(error, upsampled.log_scale, valid),
+    }
+
+
+def total_loss(per_step, config):
+    """Weighted sum over the steps' dicts."""
+    weights = config.step_weights or (1.0,) * len(per_step)
+    return sum(
+        weight * (terms['depth'] + config.class_weight * terms['range'] + config.scale_weight * terms['scale'])
+        for weight, terms in zip(weights, per_step))
