@@ -87,7 +87,7 @@ def _fractions_of(input_size, stride, fractions):
 
 _PAPER = ModelConfig(
     name='dar_small', backbone='vit_large_patch14_dinov2', input_size=(448, 560), num_bins=16,
-    bin_space='linear', memory_width=1536, width=1152, layers=5, heads=16, mlp_ratio=4.0,
+    bin_space='linear', memory_width=1536, width=1184, layers=5, heads=16, mlp_ratio=4.0,
     latent_width=256, canonical_focal=480.0, depth_range=(0.1, 10.0))
 
 # The last token grids of dar_tiny stay small: on a CPU attention between 24x32 tokens costs more than the
@@ -102,8 +102,8 @@ PRESETS = {
         memory_width=256, width=192, layers=3, heads=6, mlp_ratio=4.0, latent_width=64,
         canonical_focal=240.0),
     'dar_small': _PAPER,
-    'dar_base': replace(_PAPER, name='dar_base', width=2048, layers=7),
-    'dar_large': replace(_PAPER, name='dar_large', width=2560, layers=13),
+    'dar_base': replace(_PAPER, name='dar_base', width=2560, layers=7),
+    'dar_large': replace(_PAPER, name='dar_large', width=2944, layers=13),
 }
 
 

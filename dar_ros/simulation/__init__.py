@@ -1,0 +1,1 @@
+"""Simulated rooms, halls and streets in MuJoCo: RGB and exact depth."""

@@ -1,0 +1,189 @@
+"""
+Simulated data sets on disk: seeded, resumable, written by several processes.
+
+    OUT/dataset.json
+    OUT/shard-00000/{images.npy uint8 (n, H, W, 3), depth.npy float32 (n, H, W), intrinsics.npy float64 (n, 4)}
+
+A shard depends on (seed, split, shard number) only.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from dar_ros.errors import UsageError
+from dar_ros.geometry import Intrinsics
+
+VERSION = 1             # of the generator: raise it when a frame of some seed changes
+SHARD_FRAMES = 50
+VIEWS = 4               # pictures of a scene
+TEST_SEED = 20260101    # of the frozen test split
+
+
+@dataclass(frozen=True)
+class Split:
+    """Share of scene kinds, and the number that keeps its random stream apart from the others'."""
+
+    stream: int
+    kinds: dict
+
+
+_SEEN = {'room': 0.62, 'corridor': 0.13, 'hall': 0.1, 'outdoor': 0.15}
+# Kitchens and their furniture are never trained on.
+SPLITS = {'train': Split(0, _SEEN), 'val': Split(1, _SEEN),
+          'test': Split(2, {'room': 0.42, 'kitchen': 0.2, 'corridor': 0.13, 'hall': 0.1, 'outdoor': 0.15})}
+
+
+@dataclass
+class StoredFrame:
+    """A frame of a data set; arrays are memory-mapped and read-only."""
+
+    image: np.ndarray                   # uint8 (H, W, 3) RGB
+    depth: np.ndarray                   # float32 (H, W) metres along optical Z, sky +inf
+    intrinsics: Intrinsics
+
+
+class SimDataset:
+    """The frames of a folder that `generate` wrote."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        try:
+            self.info = json.loads((self.folder / 'dataset.json').read_text())
+        except (OSError, ValueError):
+            raise UsageError(f'{folder} is no simulated data set: no dataset.json; '
+                             'make one with `dar simulate`') from None
+        self.shards = []
+        for shard in sorted(self.folder.glob('shard-[0-9]*')):
+            self.shards.append([np.load(shard / f'{name}.npy', mmap_mode='r')
+                                for name in ('images', 'depth', 'intrinsics')])
+        self.starts = np.cumsum([0] + [len(images) for images, _, _ in self.shards])
+
+    def __len__(self):
+        """Frames written so far."""
+        return int(min(self.starts[-1], self.info['frames']))
+
+    def __getitem__(self, index):
+        """Return a StoredFrame."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = int(np.searchsorted(self.starts, index, side='right')) - 1
+        images, depth, intrinsics = self.shards[shard]
+        i = index - self.starts[shard]
+        return StoredFrame(images[i], depth[i], Intrinsics(*map(float, intrinsics[i])))
+
+
+def generate(out, split, frames, seed=0, size=(240, 320), workers=2, progress=True):
+    """Write a data set of `size` (rows, columns); shards that exist already are kept."""
+    if split not in SPLITS:
+        raise UsageError(f'no split {split!r}; there are {", ".join(SPLITS)}')
+    if frames < 1 or workers < 1:
+        raise UsageError('frames and workers must be at least 1')
+    out = Path(out)
+    info = {'version': VERSION, 'split': split, 'seed': seed, 'size': list(size), 'frames': frames}
+    _check_existing(out, info)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'dataset.json').write_text(json.dumps(info) + '\n')
+    jobs = [(str(out), split, seed, shard, tuple(size)) for shard in range(-(-frames // SHARD_FRAMES))
+            if not (out / f'shard-{shard:05d}').exists()]
+    with tqdm(total=len(jobs) * SHARD_FRAMES, desc=f'simulate {split}', unit='frame',
+              disable=not progress) as bar:
+        for _ in _run(jobs, workers):
+            bar.update(SHARD_FRAMES)
+    return SimDataset(out)
+
+
+def _run(jobs, workers):
+    if workers == 1 or len(jobs) < 2:
+        yield from map(_write_shard, jobs)
+        return
+    # spawn: a forked GL context is undefined.
+    with multiprocessing.get_context('spawn').Pool(workers) as pool:
+        yield from pool.imap_unordered(_write_shard, jobs)
+
+
+def _check_existing(out, info):
+    path = out / 'dataset.json'
+    if not path.exists():
+        return
+    existing = json.loads(path.read_text())
+    if any(existing.get(key) != info[key] for key in ('version', 'split', 'seed', 'size')):
+        raise UsageError(f'{out} holds another data set ({existing}): name an empty folder')
+
+
+def _write_shard(job):
+    out, split, seed, shard, size = job
+    cv2.setNumThreads(1)
+    target = Path(out) / f'shard-{shard:05d}'
+    temporary = Path(out) / f'.shard-{shard:05d}.{os.getpid()}'
+    temporary.mkdir(exist_ok=True)
+    frames = list(shard_frames(split, seed, shard, size))
+    np.save(temporary / 'images.npy', np.stack([f.image for f in frames]))
+    np.save(temporary / 'depth.npy', np.stack([f.depth for f in frames]))
+    np.save(temporary / 'intrinsics.npy',
+            np.array([(f.intrinsics.fx, f.intrinsics.fy, f.intrinsics.cx, f.intrinsics.cy) for f in frames]))
+    try:
+        temporary.rename(target)
+    except OSError:  # another process was faster; its shard is the same
+        shutil.rmtree(temporary)
+
+
+_renderers = {}
+
+
+def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
+    """Yield the first `count` frames of a shard."""
+    from dar_ros.simulation.renderer import Renderer
+    from dar_ros.simulation.scenes import camera_pose, make_scene
+    rng = np.random.default_rng((seed, SPLITS[split].stream, shard))
+    # A texture pool costs a GL context: four pools a split, and other ones for every split.
+    key = (*size, seed * 100 + SPLITS[split].stream * 10 + shard % 4)
+    if key not in _renderers:
+        for renderer in _renderers.values():
+            renderer.close()
+        _renderers.clear()
+        _renderers[key] = Renderer(*size, key[-1])
+    renderer, kinds = _renderers[key], SPLITS[split].kinds
+    made = 0
+    while made < count:
+        scene = make_scene(rng, rng.choice(list(kinds), p=list(kinds.values())))
+        renderer.load(scene.primitives, scene.lights, scene.headlight, scene.ambient)
+        views = 0
+        for _ in range(VIEWS * 5):
+            pose = camera_pose(rng, scene)
+            if pose is None:
+                continue
+            frame = renderer.render(*pose)
+            if not worth_keeping(frame.depth):
+                continue
+            frame.image = expose(frame.image, rng)
+            yield frame
+            made, views = made + 1, views + 1
+            if made == count or views == VIEWS:
+                break
+
+
+def worth_keeping(depth):
+    """Not inside a thing, not a bare wall or one at the nose, not all sky."""
+    coarse = depth[::4, ::4]
+    low, middle, high = np.quantile(np.minimum(coarse, 200), [0.05, 0.5, 0.95])
+    return ((coarse < 0.15).mean() < 0.03 and middle > 0.5 and high > 1.4 * low
+            and np.isfinite(coarse).mean() > 0.4)
+
+
+def expose(image, rng):
+    """Auto-exposure to a varying target, vignetting, a little sensor noise; uint8 in and out."""
+    image = image.astype(np.float32)
+    image *= np.clip(rng.normal(118, 18) / max(image.mean(), 8), 0.4, 4)
+    rows, columns = image.shape[:2]
+    y, x = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)[None]
+    image *= (1 - rng.uniform(0, 0.22) * (x * x + y * y) / 2).astype(np.float32)[..., None]
+    image += rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0.5, 3)
+    return np.clip(image, 0, 255).astype(np.uint8)

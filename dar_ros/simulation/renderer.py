@@ -1,0 +1,206 @@
+"""A MuJoCo scene of pooled primitives, altered in place, and one rendering context: RGB and exact depth."""
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from dar_ros.errors import UsageError
+from dar_ros.geometry import Intrinsics
+from dar_ros.simulation.textures import SIDE, texture_pool
+
+if 'MUJOCO_GL' not in os.environ and not os.environ.get('DISPLAY'):
+    os.environ['MUJOCO_GL'] = 'osmesa'
+try:
+    import mujoco
+except ImportError as error:
+    raise UsageError(f'the simulator needs MuJoCo and OSMesa ({error}): pip install "dar_ros[sim]", '
+                     'apt-get install libosmesa6') from None
+
+BOX, CYLINDER, ELLIPSOID, CAPSULE = 'box', 'cylinder', 'ellipsoid', 'capsule'
+POOL = {BOX: 230, CYLINDER: 50, ELLIPSOID: 40, CAPSULE: 20}
+NEAR, FAR = 0.03, 200.0  # metres
+SKY = 0.55 * FAR  # MuJoCo draws the sky box from FAR / sqrt(3) on; no scene is as large
+LIGHTS = 3
+UNUSED = (0.0, 0.0, -500.0)
+
+
+@dataclass
+class Frame:
+    """What a camera saw: image uint8 (H, W, 3) RGB, depth float32 (H, W) metres along optical Z, sky +inf."""
+
+    image: np.ndarray
+    depth: np.ndarray
+    intrinsics: Intrinsics
+
+
+@dataclass
+class Primitive:
+    """One textured solid; half sizes in metres, as MuJoCo has them; `yaw` in radians about the vertical."""
+
+    shape: str
+    center: tuple
+    size: tuple
+    yaw: float = 0.0
+    material: str = 'plain'
+    color: tuple = (1.0, 1.0, 1.0)
+    tilt: tuple = ()                    # quaternion (w x y z) applied before the yaw
+
+
+@dataclass
+class Light:
+    """A point light or, with a direction, the sun."""
+
+    position: tuple
+    diffuse: float
+    direction: tuple = (0.0, 0.0, -1.0)
+    sun: bool = False
+    shadow: bool = False
+
+
+class Renderer:
+    """
+    One GL context and one compiled model per process.
+
+    `load` puts a list of primitives and lights in place (milliseconds); `render` takes a picture. A new
+    texture pool costs a context; scenes of one renderer share it.
+    """
+
+    def __init__(self, height, width, seed=0):
+        self.height, self.width = height, width
+        pool = texture_pool(np.random.default_rng((seed, 7)))
+        self.model = mujoco.MjModel.from_xml_string(_xml(pool))
+        self.data = mujoco.MjData(self.model)
+        self.model.geom_sameframe[:] = 0  # compiled as unrotated: else geom_quat would be ignored
+        self._fill_textures(pool)
+        self.variants = {}
+        for i, (kind, _, _) in enumerate(pool):
+            self.variants.setdefault(kind, []).append(i)
+        self.ids = {shape: [self.model.geom(f'{shape}{i}').id for i in range(count)]
+                    for shape, count in POOL.items()}
+        self.gl = mujoco.GLContext(width, height)
+        self.gl.make_current()
+        self.context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
+        self.context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+        self.scene = mujoco.MjvScene(self.model, maxgeom=sum(POOL.values()) + 10)
+        self.options = mujoco.MjvOption()
+        self.camera = mujoco.MjvCamera()
+        self.camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self.camera.fixedcamid = 0
+        self.viewport = mujoco.MjrRect(0, 0, width, height)
+
+    def close(self):
+        """Free the GL context."""
+        self.context.free()
+        self.gl.free()
+
+    def _fill_textures(self, pool):
+        for i, (_, image, _) in enumerate(pool):
+            for name in (f'flat{i}', f'cube{i}'):
+                texture = self.model.texture(name).id
+                start = self.model.tex_adr[texture]
+                copies = self.model.tex_height[texture] // SIDE
+                data = np.tile(image, (copies, 1, 1)).reshape(-1)
+                self.model.tex_data[start:start + data.size] = data
+
+    def load(self, primitives, lights, headlight=0.3, ambient=0.3, sky_seed=0):
+        """Replace the scene; primitives beyond the pool are left out. Materials are '<kind>/<sheet|solid>/<n>'."""
+        model, free = self.model, {shape: iter(ids) for shape, ids in self.ids.items()}
+        model.geom_pos[:] = UNUSED
+        for p in primitives:
+            geom = next(free[p.shape], None)
+            if geom is None:
+                continue
+            model.geom_pos[geom], model.geom_size[geom] = p.center, _padded(p.size)
+            yaw = np.array([math.cos(p.yaw / 2), 0, 0, math.sin(p.yaw / 2)])
+            if p.tilt:
+                mujoco.mju_mulQuat(model.geom_quat[geom], yaw, np.array(p.tilt, float))
+            else:
+                model.geom_quat[geom] = yaw
+            model.geom_rbound[geom] = float(np.linalg.norm(p.size)) * 1.5
+            model.geom_rgba[geom] = (*np.clip(p.color, 0, 1), 1)
+            model.geom_matid[geom] = self._material(p.material)
+        for i in range(LIGHTS):
+            light = lights[i] if i < len(lights) else None
+            model.light_active[i] = light is not None
+            if light is not None:
+                model.light_pos[i], model.light_dir[i] = light.position, light.direction
+                model.light_diffuse[i] = light.diffuse
+                model.light_type[i] = (mujoco.mjtLightType.mjLIGHT_DIRECTIONAL if light.sun
+                                       else mujoco.mjtLightType.mjLIGHT_POINT)
+                model.light_castshadow[i] = light.shadow
+        model.vis.headlight.diffuse[:] = headlight
+        model.vis.headlight.ambient[:] = ambient
+
+    def _material(self, name):
+        if name == 'plain':
+            return -1
+        kind, mapping, number = name.split('/')
+        variants = self.variants[kind]
+        return self.model.material(f'{mapping}{variants[int(number) % len(variants)]}').id
+
+    def render(self, position, yaw, pitch, roll, hfov):
+        """
+        Picture from `position` (x, y, z up); angles in radians, `pitch` up positive; hfov in degrees -> Frame.
+        """
+        model = self.model
+        intrinsics = Intrinsics.from_fov(hfov, self.width, self.height)
+        model.cam_fovy[0] = math.degrees(2 * math.atan(self.height / 2 / intrinsics.fy))
+        model.cam_pos[0] = position
+        model.cam_quat[0] = camera_quaternion(yaw, pitch, roll)
+        mujoco.mj_kinematics(model, self.data)
+        mujoco.mj_camlight(model, self.data)
+        mujoco.mjv_updateScene(model, self.data, self.options, None, self.camera,
+                               mujoco.mjtCatBit.mjCAT_ALL, self.scene)
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = bool(model.light_castshadow.any())
+        mujoco.mjr_render(self.viewport, self.scene, self.context)
+        image = np.empty((self.height, self.width, 3), np.uint8)
+        raw = np.empty((self.height, self.width), np.float32)
+        mujoco.mjr_readPixels(image, raw, self.viewport, self.context)
+        return Frame(np.flipud(image), planar_depth(np.flipud(raw)), intrinsics)
+
+
+def planar_depth(raw):
+    """Reversed depth buffer (1 near, 0 far) -> metres along optical Z; the sky is +inf."""
+    depth = 1 / (raw.astype(np.float64) * (1 / NEAR - 1 / FAR) + 1 / FAR)
+    return np.where(depth < SKY, depth, np.inf).astype(np.float32)
+
+
+def camera_quaternion(yaw, pitch, roll):
+    """Quaternion of a MuJoCo camera (looks along -z, y up) that looks along heading `yaw`."""
+    def turn(angle, *axis):
+        return np.array([math.cos(angle / 2), *(math.sin(angle / 2) * a for a in axis)])
+    result = turn(yaw - math.pi / 2, 0, 0, 1)
+    for part in (turn(math.pi / 2 + pitch, 1, 0, 0), turn(roll, 0, 0, 1)):
+        product = np.empty(4)
+        mujoco.mju_mulQuat(product, result, part)
+        result = product
+    return result
+
+
+def _padded(size):
+    return (*size, *(0,) * (3 - len(size)))
+
+
+def _xml(pool):
+    assets, geoms = [], []
+    for i, (_, _, meters) in enumerate(pool):
+        assets.append(
+            f'<texture name="flat{i}" type="2d" builtin="flat" width="{SIDE}" height="{SIDE}"/>'
+            f'<texture name="cube{i}" type="cube" builtin="flat" width="{SIDE}" height="{SIDE}"/>'
+            f'<material name="sheet{i}" texture="flat{i}" texuniform="true" '
+            f'texrepeat="{1 / meters} {1 / meters}" specular="0.1" shininess="0.2"/>'
+            f'<material name="solid{i}" texture="cube{i}" specular="0.2" shininess="0.3"/>')
+    for shape, count in POOL.items():
+        geoms += [f'<geom name="{shape}{i}" type="{shape}" size="0.1 0.1 0.1" pos="0 0 -500" '
+                  'contype="0" conaffinity="0"/>' for i in range(count)]
+    lights = '<light pos="0 0 3" dir="0 0 -1" attenuation="1 0.05 0.01" cutoff="180"/>' * LIGHTS
+    # extent 1 makes znear and zfar metres.
+    return f'''<mujoco><statistic extent="1" center="0 0 0"/>
+      <visual><map znear="{NEAR}" zfar="{FAR}"/><quality shadowsize="1024" offsamples="0"/>
+      <global offwidth="2048" offheight="2048"/></visual>
+      <asset><texture type="skybox" builtin="gradient" rgb1="0.85 0.9 0.97" rgb2="0.55 0.7 0.93"
+      width="128" height="128"/>{"".join(assets)}</asset>
+      <worldbody><camera name="eye"/>{lights}{"".join(geoms)}</worldbody></mujoco>'''

@@ -1,0 +1,92 @@
+"""The training configuration: one YAML file, strictly read."""
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import yaml
+
+from dar_ros.errors import UsageError
+from dar_ros.model.presets import ModelConfig, preset
+from dar_ros.training.datasets import AugmentConfig, RangeConfig
+from dar_ros.training.losses import LossConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training at one input size."""
+
+    size: tuple
+    iterations: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW; the rate rises linearly from `start` to `peak`, then falls linearly to `end` (DAR, section 4)."""
+
+    start: float = 3e-5
+    peak: float = 5e-4
+    end: float = 0.0
+    warmup: float = 0.1                 # share of all iterations
+    encoder_scale: float = 1.0          # rate of the pretrained backbone relative to the rest
+    weight_decay: float = 0.01
+    clip: float = 1.0                   # norm of the gradient
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on."""
+
+    name: str
+    model: ModelConfig
+    train_data: str
+    val_data: str
+    out: str
+    stages: tuple
+    init: str = 'imagenet'              # imagenet, random, or a checkpoint folder
+    seed: int = 0
+    loss: LossConfig = field(default_factory=LossConfig)
+    ranges: RangeConfig = field(default_factory=RangeConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    validate_every: int = 500
+    workers: int = 0                    # processes that load samples
+
+    @property
+    def iterations(self):
+        """Iterations of all stages."""
+        return sum(stage.iterations for stage in self.stages)
+
+
+def load_config(path, overrides=None):
+    """Read a YAML file into a TrainConfig; `overrides` replaces top-level settings. UsageError names the fault."""
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f'{path}: not a readable YAML file ({str(error).splitlines()[0]})') from None
+    if not isinstance(data, dict):
+        raise UsageError(f'{path}: expected a mapping of settings')
+    return parse_config({**data, **(overrides or {})}, str(path))
+
+
+def parse_config(data, source='training configuration'):
+    """Plain data -> TrainConfig; unknown or missing keys are errors."""
+    data = dict(data)
+    try:
+        model = dict(data.pop('model'))
+        data['model'] = replace(preset(model.pop('preset')), **model)
+        data['stages'] = tuple(
+            Stage(tuple(stage['size']), stage['iterations'], stage['batch']) for stage in data['stages'])
+        for key, kind in (('loss', LossConfig), ('ranges', RangeConfig), ('augment', AugmentConfig),
+                          ('optimizer', OptimizerConfig)):
+            data[key] = kind(**data.get(key, {}))
+        config = TrainConfig(**data)
+    except KeyError as error:
+        raise UsageError(f'{source}: setting {error} is missing') from None
+    except TypeError as error:
+        raise UsageError(f'{source}: {str(error).split("__init__() ")[-1]}') from None
+    for kind, section in ((OptimizerConfig, config.optimizer), (RangeConfig, config.ranges)):
+        for item in fields(kind):
+            if isinstance(getattr(section, item.name), str):  # YAML reads 1e-4 as text
+                raise UsageError(f'{source}: {item.name} is text; write 1.0e-4, not 1e-4')
+    return config
