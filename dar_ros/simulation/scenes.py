@@ -9,7 +9,7 @@ from dar_ros.simulation import furniture
 from dar_ros.simulation.renderer import BOX, Light, Primitive
 
 KINDS = ('room', 'corridor', 'hall', 'outdoor', 'kitchen')
-_TURN_X = (math.cos(math.pi / 4), 0, math.sin(math.pi / 4), 0)  # a sheet's normal from +z to +x
+_UPRIGHT = (0.5, 0.5, 0.5, 0.5)  # a sheet's x, y and normal to world y, z and x
 
 
 @dataclass
@@ -42,7 +42,7 @@ def _variant(rng, kind, mapping):
 
 def _sheet(x, y, z, yaw, width, height, material, color=(1, 1, 1), thickness=0.02):
     """Upright panel centred at (x, y, z) that faces along yaw; its texture is in metres."""
-    return Primitive(BOX, (x, y, z), (height / 2, width / 2, thickness / 2), yaw, material, color, _TURN_X)
+    return Primitive(BOX, (x, y, z), (width / 2, height / 2, thickness / 2), yaw, material, color, _UPRIGHT)
 
 
 def _floor(half_x, half_y, z, material, color=(1, 1, 1)):
