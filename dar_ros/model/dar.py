@@ -89,7 +89,7 @@ class DAR(nn.Module):
         grid = self.config.grid_sizes(image.shape[1:3])[0]
         kernel = tuple(side // n for side, n in zip(memory.shape[-2:], grid))
         pooled = resize(F.avg_pool2d(memory, kernel), grid)
-        start = self.start_proj(pooled) + self.start_embedding
+        start = torch.tanh(self.start_proj(pooled) + self.start_embedding)
         tokens = memory + resize(self.memory_position, memory.shape[-2:])
         tokens = tokens.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, M, C)
         return EncodedImage(self.transformer.project_memory(tokens), detail, start,
@@ -122,8 +122,10 @@ class DAR(nn.Module):
     def decode(self, y, state, cache, encoded, grid, depth_grid):
         """Output tokens of a step (B, h * w, C) -> its latent, depth and the next windows."""
         config = self.config
-        token_map = self.token_out(y).transpose(1, 2).unflatten(2, grid)  # (B, latent, h, w)
-        hidden = resize(token_map, depth_grid) + resize(encoded.detail, depth_grid)
+        token_map = self.token_out(y).transpose(1, 2)
+        token_map = token_map.reshape(y.shape[0], -1, *grid)  # (B, latent, h * w) -> (B, latent, h, w)
+        # A GRU's state lies in [-1, 1]; so do r_k and what the heads and the next step see of it.
+        hidden = torch.tanh(resize(token_map, depth_grid) + resize(encoded.detail, depth_grid))
         low, high = mtbin.hull(state.low, state.high, depth_grid)
         latent = self.injection(hidden, low, high)
         logits = self.bin_head(latent).float()

@@ -12,7 +12,8 @@ _CNN_STRIDES = (4, 8, 16, 32)
 
 def resize(x, size):
     """Bilinear resize of (B, C, h, w) to size (rows, columns)."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    static = not any(isinstance(side, torch.SymInt) for side in (*x.shape[-2:], *size))
+    if static and tuple(x.shape[-2:]) == tuple(size):  # a dynamic graph must not specialise on equality
         return x
     return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 

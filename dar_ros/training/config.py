@@ -50,6 +50,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validate_every: int = 500
+    validation_frames: int = 200
     workers: int = 0                    # processes that load samples
 
     @property

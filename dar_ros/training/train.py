@@ -43,6 +43,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.train_frames = SimDataset(config.train_data)
         self.val_frames = SimDataset(config.val_data)
+        self.check_frames = Subset(self.val_frames, every(self.val_frames, config.validation_frames))
         self.model = initial_model(config).to(self.device, memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.iteration, self.best = 0, float('inf')
@@ -119,7 +120,7 @@ class Trainer:
 
     def checkpoint(self, size):
         """Validate; save `last`, and `best` when the last step's abs_rel on the validation set fell."""
-        metrics = validate(self.model, self.val_frames, size)
+        metrics = validate(self.model, self.check_frames, size)
         record = {'training': asdict(self.config), 'iteration': self.iteration, 'validation': metrics}
         tqdm.write(f'{self.config.name} {self.iteration} {size}: abs_rel per step '
                    + ' '.join(f'{value:.4f}' for value in metrics['abs_rel'])
@@ -153,6 +154,11 @@ class Trainer:
         record['row_medians'] = row_medians(self.train_frames, model.config)
         record.pop('model')
         save_checkpoint(self.out / 'best', model, record)
+
+
+def every(frames, count):
+    """Indices of about `count` frames spread over a data set."""
+    return range(0, len(frames), max(1, len(frames) // count))
 
 
 def initial_model(config):
