@@ -1,0 +1,1 @@
+"""Scores of what is deployed: every figure comes out of the pipeline."""
