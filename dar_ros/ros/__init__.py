@@ -1,0 +1,1 @@
+"""The ROS 2 face: messages in, the pipeline once, messages out."""

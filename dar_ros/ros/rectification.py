@@ -1,0 +1,37 @@
+"""Undistortion by CameraInfo, its maps cached."""
+
+import cv2
+import numpy as np
+
+from dar_ros.errors import FrameError
+from dar_ros.geometry import Intrinsics
+
+_PINHOLE = ('plumb_bob', 'rational_polynomial')
+
+
+class Rectifier:
+    """Turns a distorted image into that of the pinhole camera of the same K."""
+
+    def __init__(self):
+        self._key, self._maps = None, None
+
+    def __call__(self, image, info, intrinsics):
+        """RGB (H, W, 3), its CameraInfo and Intrinsics at this size -> undistorted RGB of the same intrinsics."""
+        distortion = np.array(info.d, np.float64)
+        if not distortion.any():
+            return image
+        key = (image.shape, intrinsics, info.distortion_model, distortion.tobytes())
+        if key != self._key:
+            self._maps = _maps(image.shape[1::-1], intrinsics, info.distortion_model, distortion)
+            self._key = key
+        return cv2.remap(image, *self._maps, cv2.INTER_LINEAR)
+
+
+def _maps(size, intrinsics: Intrinsics, model, distortion):
+    matrix = intrinsics.matrix()
+    if model in _PINHOLE and len(distortion) in (4, 5, 8, 12, 14):
+        return cv2.initUndistortRectifyMap(matrix, distortion, None, matrix, size, cv2.CV_16SC2)
+    if model == 'equidistant' and len(distortion) == 4:
+        return cv2.fisheye.initUndistortRectifyMap(matrix, distortion, np.eye(3), matrix, size, cv2.CV_16SC2)
+    raise FrameError(f'cannot rectify distortion model {model!r} with {len(distortion)} coefficients; known are '
+                     f'{", ".join((*_PINHOLE, "equidistant"))}')
