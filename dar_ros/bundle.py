@@ -61,7 +61,7 @@ def default_bundle_path():
     try:
         from ament_index_python.packages import get_package_share_directory
         candidates.insert(1, Path(get_package_share_directory('dar_ros'), name))
-    except (ImportError, LookupError):
+    except (ImportError, LookupError, OSError):
         pass  # no ROS environment, or the package is not in its index
     # colcon installs lib/pythonX/site-packages/dar_ros beside share/dar_ros.
     candidates += [parent / 'share' / 'dar_ros' / name for parent in here.parents]

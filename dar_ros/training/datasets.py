@@ -20,7 +20,7 @@ class AugmentConfig:
 
     min_crop: float = 0.6               # smallest share of the image's height that a crop keeps
     flip: float = 0.5
-    gray: float = 0.3                   # many robot cameras are monochrome
+    gray: float = 0.5                   # many robot cameras are monochrome
     color: float = 0.8                  # exposure, contrast, white balance, gamma
     noise: float = 0.4
     blur: float = 0.3
@@ -97,8 +97,9 @@ def crop_and_flip(image, depth, intrinsics, config, rng):
 def photometric(image, config, rng):
     """Vary what a camera varies; uint8 (H, W, 3) in and out."""
     if rng.random() < config.color:
-        gain = np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.06, 3))
-        gamma, offset = np.exp(rng.normal(0, 0.2)), rng.normal(0, 8)
+        # White walls burnt out, dark corners lost: real cameras do both.
+        gain = np.exp(rng.normal(0.12, 0.35)) * np.exp(rng.normal(0, 0.06, 3))
+        gamma, offset = np.exp(rng.normal(0, 0.3)), rng.normal(-4, 15)
         levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain * 255 + offset
         table = np.clip(levels, 0, 255).astype(np.uint8)
         image = cv2.LUT(image, table.reshape(256, 1, 3))
