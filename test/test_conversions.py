@@ -1,0 +1,256 @@
+"""Messages to arrays and back, every encoding, and what malformed messages get."""
+
+import array
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('sensor_msgs', reason='sensor_msgs is not installed (extra: ros, or a sourced ROS 2)')
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from dar_ros.errors import FrameError  # noqa: E402
+from dar_ros.geometry import Intrinsics, unproject  # noqa: E402
+from dar_ros.ros import conversions  # noqa: E402
+from dar_ros.ros.rectification import Rectifier  # noqa: E402
+
+HEADER = Header(frame_id='eye')
+COLORS = np.array([[[250, 10, 20], [10, 240, 30]], [[20, 30, 230], [128, 128, 128]]], np.uint8).repeat(
+    4, 0).repeat(6, 1)  # (8, 12, 3): large patches, so that subsampled colour survives
+
+
+def message(pixels, encoding, padding=0, bigendian=False, height=None):
+    """Image message of a (rows, bytes or samples) array, with padding at the end of every row."""
+    pixels = np.ascontiguousarray(pixels)
+    if bigendian:
+        pixels = pixels.astype(pixels.dtype.newbyteorder('>'))
+    rows = pixels.reshape(pixels.shape[0], -1).view(np.uint8)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=99)
+    msg = Image(header=HEADER, height=height or pixels.shape[0], width=pixels.shape[1], encoding=encoding,
+                step=rows.shape[1], is_bigendian=int(bigendian))
+    msg.data = array.array('B', rows.tobytes())
+    return msg
+
+
+def gray_of(rgb):
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+
+
+@pytest.mark.parametrize('padding', [0, 7])
+@pytest.mark.parametrize('encoding, channels', [
+    ('rgb8', [0, 1, 2]), ('bgr8', [2, 1, 0]), ('8UC3', [2, 1, 0]), ('rgba8', [0, 1, 2, 0]), ('bgra8', [2, 1, 0, 0]),
+    ('8UC4', [2, 1, 0, 0])])
+def test_colour_encodings(encoding, channels, padding):
+    assert np.array_equal(conversions.image_to_rgb(message(COLORS[..., channels], encoding, padding)), COLORS)
+
+
+@pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
+def test_grey(encoding):
+    found = conversions.image_to_rgb(message(gray_of(COLORS), encoding, 5))
+    assert np.array_equal(found, np.repeat(gray_of(COLORS)[..., None], 3, 2))
+
+
+@pytest.mark.parametrize('bigendian', [False, True])
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1', 'rgb16', 'bgr16'])
+def test_16_bit(encoding, bigendian):
+    source = {'rgb16': COLORS, 'bgr16': COLORS[..., ::-1]}.get(encoding, gray_of(COLORS))
+    found = conversions.image_to_rgb(message(source.astype(np.uint16) * 257, encoding, 4, bigendian))
+    expected = COLORS if '16UC' not in encoding and 'mono' not in encoding else np.repeat(
+        gray_of(COLORS)[..., None], 3, 2)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_bayer(pattern, bits):
+    """A flat colour seen through the mosaic comes back as that colour."""
+    color = {'r': 200, 'g': 100, 'b': 40}
+    mosaic = np.tile(np.array([[color[c] for c in pattern[:2]], [color[c] for c in pattern[2:]]]), (8, 10))
+    mosaic = mosaic.astype(np.uint8) if bits == 8 else (mosaic * 257).astype(np.uint16)
+    found = conversions.image_to_rgb(message(mosaic, f'bayer_{pattern}{bits}'))
+    assert (found[2:-2, 2:-2] == [200, 100, 40]).all()
+
+
+@pytest.mark.parametrize('encoding, order', [('yuv422', 'uyvy'), ('yuv422_yuy2', 'yuyv')])
+def test_packed_yuv(encoding, order):
+    yuv = cv2.cvtColor(COLORS, cv2.COLOR_RGB2YUV).astype(float)
+    # OpenCV's packed formats are of limited range, its YUV of full range.
+    y = (16 + yuv[..., 0] * 219 / 255)
+    u, v = (128 + (yuv[..., i] - 128) * k for i, k in ((1, 0.504 / 0.492), (2, 0.439 / 0.877)))
+    packed = np.zeros((*COLORS.shape[:2], 2), np.uint8)
+    luma = order.index('y')
+    packed[..., luma] = y.round()
+    packed[:, 0::2, 1 - luma], packed[:, 1::2, 1 - luma] = u[:, 0::2].round(), v[:, 1::2].round()
+    found = conversions.image_to_rgb(message(packed, encoding)).astype(int)
+    assert found[0, 0].argmax() == 0 and found[0, -1].argmax() == 1 and found[-1, 0].argmax() == 2
+    assert np.abs(found[-1, -1] - 128).max() < 6
+
+
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21'])
+def test_planar_yuv(encoding):
+    i420 = cv2.cvtColor(COLORS, cv2.COLOR_RGB2YUV_I420)
+    height, width = COLORS.shape[:2]
+    u, v = i420[height:].reshape(2, height // 2, width // 2)
+    pair = (u, v) if encoding == 'nv12' else (v, u)
+    data = np.vstack([i420[:height], np.stack(pair, -1).reshape(height // 2, width)])
+    found = conversions.image_to_rgb(message(data, encoding, 3, height=height)).astype(int)
+    assert found.shape == COLORS.shape
+    assert np.abs(found - COLORS).max() < 12
+
+
+def broken(**changes):
+    msg = message(COLORS, 'rgb8')
+    for name, value in changes.items():
+        setattr(msg, name, value)
+    return msg
+
+
+@pytest.mark.parametrize('changes, word', [
+    ({'encoding': 'xyz9'}, 'encoding'), ({'encoding': ''}, 'encoding'), ({'width': 0}, 'size'),
+    ({'height': 0}, 'size'), ({'step': 11}, 'step'), ({'data': array.array('B', b'12')}, 'truncated'),
+    ({'height': 4_000_000_000}, 'size'), ({'height': 16000, 'width': 16000, 'step': 48000}, 'truncated'),
+    ({'width': 11, 'encoding': 'yuv422'}, 'even'), ({'encoding': 'mono16', 'step': 37}, 'step'),
+    ({'data': array.array('B')}, 'truncated')])
+def test_malformed_images_get_one_line(changes, word):
+    with pytest.raises(FrameError, match=word) as caught:
+        conversions.image_to_rgb(broken(**changes))
+    assert '\n' not in str(caught.value)
+
+
+def test_random_headers_never_do_anything_else():
+    """10,000 random messages are decoded or refused; nothing else happens."""
+    rng = np.random.default_rng(0)
+    encodings = [*conversions._ENCODINGS, 'junk']
+    decoded = 0
+    for _ in range(10_000):
+        msg = Image(height=int(rng.integers(0, 9)), width=int(rng.integers(0, 9)), step=int(rng.integers(0, 60)),
+                    encoding=encodings[rng.integers(len(encodings))], is_bigendian=int(rng.integers(2)))
+        msg.data = array.array('B', rng.bytes(int(rng.integers(0, 300))))
+        try:
+            rgb = conversions.image_to_rgb(msg)
+        except FrameError:
+            continue
+        assert rgb.shape == (msg.height, msg.width, 3) and rgb.dtype == np.uint8
+        decoded += 1
+    assert decoded > 100
+
+
+def test_compressed():
+    for suffix in ('.png', '.jpg'):
+        data = cv2.imencode(suffix, COLORS[..., ::-1])[1].tobytes()
+        found = conversions.compressed_to_rgb(CompressedImage(format=suffix[1:], data=array.array('B', data)))
+        assert found.shape == COLORS.shape
+    for data in (b'', b'junk', data[:40]):
+        with pytest.raises(FrameError):
+            conversions.compressed_to_rgb(CompressedImage(format='jpeg', data=array.array('B', data)))
+
+
+def info(width=640, height=480, fx=500.0, **fields):
+    return CameraInfo(width=width, height=height, k=[fx, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0],
+                      p=[fx, 0.0, 320.0, 0.0, 0.0, 510.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0], **fields)
+
+
+def test_intrinsics_of_the_calibrated_size():
+    assert conversions.intrinsics_from_info(info(), (480, 640)) == Intrinsics(500, 510, 320, 240)
+
+
+def test_intrinsics_scale_to_a_resized_image():
+    found = conversions.intrinsics_from_info(info(), (240, 320))
+    assert found == Intrinsics(250, 255, 320.5 / 2 - 0.5, 240.5 / 2 - 0.5)
+
+
+def test_region_of_interest_and_binning():
+    msg = info(binning_x=2, binning_y=2)
+    msg.roi.x_offset, msg.roi.y_offset, msg.roi.width, msg.roi.height = 100, 60, 400, 300
+    found = conversions.intrinsics_from_info(msg, (150, 200))
+    assert found == Intrinsics(250, 255, (320 - 100 + 0.5) / 2 - 0.5, (240 - 60 + 0.5) / 2 - 0.5)
+
+
+def test_uncalibrated_and_impossible_cameras():
+    assert conversions.intrinsics_from_info(info(fx=0.0), (480, 640)) is None
+    for fx in (float('nan'), -500.0, float('inf')):
+        with pytest.raises(FrameError):
+            conversions.intrinsics_from_info(info(fx=fx), (480, 640))
+
+
+def test_depth_info_matches_the_depth_image():
+    source = info(width=1280, height=960, distortion_model='plumb_bob', d=[0.1, 0, 0, 0, 0.0])
+    intrinsics = conversions.intrinsics_from_info(source, (480, 640))
+    result = conversions.info_for_depth(source, HEADER, (480, 640), intrinsics)
+    assert (result.height, result.width, result.header) == (480, 640, HEADER)
+    assert result.k[0] == result.p[0] == 250 and list(result.d) == [0.1, 0, 0, 0, 0]
+    rectified = conversions.info_for_depth(source, HEADER, (480, 640), intrinsics, rectified=True)
+    assert not any(rectified.d)
+
+
+def test_depth_in_metres():
+    depth = np.array([[1.5, np.nan, np.inf], [-np.inf, 0.25, 70]], np.float32)
+    msg = conversions.metres_to_image(depth, HEADER)
+    assert (msg.encoding, msg.height, msg.width, msg.step) == ('32FC1', 2, 3, 12)
+    assert np.array_equal(np.frombuffer(msg.data, '<f4').reshape(2, 3), depth, equal_nan=True)
+
+
+def test_depth_in_millimetres_never_wraps():
+    depth = np.array([[1.5, np.nan, np.inf], [-np.inf, 0.0004, 70]], np.float32)
+    msg = conversions.metres_to_millimetres(depth, HEADER)
+    assert msg.encoding == '16UC1'
+    assert np.frombuffer(msg.data, '<u2').tolist() == [1500, 0, 0, 0, 0, 0]
+    assert np.frombuffer(conversions.metres_to_millimetres(np.full((1, 1), 65.535), HEADER).data, '<u2') == 65535
+
+
+@pytest.mark.parametrize('stride', [1, 3])
+def test_cloud_is_organized_and_16_bytes_a_point(stride):
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(1, 4, (6, 11)).astype(np.float32)
+    depth[0, 0], depth[3, 3] = np.inf, np.nan
+    rgb = rng.integers(0, 256, (6, 11, 3), np.uint8)
+    invalid = np.zeros((6, 11), bool)
+    invalid[0, 3] = True
+    camera = Intrinsics(10, 11, 5, 3)
+    msg = conversions.cloud(depth, camera, HEADER, rgb, invalid, stride)
+    expected = unproject(depth, camera, stride)
+    height, width = expected.shape[:2]
+    assert (msg.height, msg.width, msg.point_step, msg.row_step) == (height, width, 16, 16 * width)
+    assert [(f.name, f.offset) for f in msg.fields] == [('x', 0), ('y', 4), ('z', 8), ('rgb', 12)]
+    data = np.frombuffer(msg.data, '<f4').reshape(height, width, 4)
+    bad = ~np.isfinite(depth[::stride, ::stride]) | invalid[::stride, ::stride]
+    assert np.isnan(data[bad][:, :3]).all() and bad.any()
+    assert np.array_equal(data[~bad][:, :3], expected[~bad])
+    packed = np.frombuffer(msg.data, '<u4').reshape(height, width, 4)[..., 3]
+    small = rgb[::stride, ::stride].astype(np.uint32)
+    assert np.array_equal(packed, small[..., 0] * 65536 + small[..., 1] * 256 + small[..., 2])
+
+
+def test_cloud_without_colour_has_12_bytes_a_point():
+    msg = conversions.cloud(np.ones((2, 3), np.float32), Intrinsics(1, 1, 1, 1), HEADER)
+    assert msg.point_step == 12 and len(msg.data) == 2 * 3 * 12
+
+
+@pytest.mark.parametrize('model, distortion', [
+    ('plumb_bob', [-0.3, 0.1, 0.001, 0.0, 0.0]), ('rational_polynomial', [-0.3, 0.1, 0, 0, 0, 0.01, 0, 0]),
+    ('equidistant', [-0.05, 0.01, 0, 0])])
+def test_rectification_straightens(model, distortion):
+    """A straight line of the world, drawn as the distorted camera sees it, comes back straight."""
+    camera = Intrinsics(300, 300, 160, 120)
+    ray = np.stack([np.linspace(-0.45, 0.45, 400), np.full(400, 0.3), np.ones(400)], -1)
+    project = (cv2.fisheye.projectPoints if model == 'equidistant' else cv2.projectPoints)
+    zero = np.zeros(3)
+    if model == 'equidistant':
+        pixels, _ = project(ray[:, None], zero, zero, camera.matrix(), np.array(distortion, float))
+    else:
+        pixels, _ = project(ray, zero, zero, camera.matrix(), np.array(distortion, float))
+    image = np.zeros((240, 320, 3), np.uint8)
+    cv2.polylines(image, [np.round(pixels).astype(np.int32)], False, (255, 255, 255), 2)
+    msg = CameraInfo(distortion_model=model, d=[float(v) for v in distortion])
+    found = Rectifier()(image, msg, camera)[..., 0] > 100
+    rows, columns = np.nonzero(found)
+    assert np.ptp(columns) > 150
+    assert np.abs(rows - (120 + 0.3 * 300)).max() < 3.5
+
+
+def test_unknown_distortion_is_refused():
+    msg = CameraInfo(distortion_model='magic', d=[0.1])
+    with pytest.raises(FrameError, match='magic'):
+        Rectifier()(COLORS, msg, Intrinsics(1, 1, 1, 1))

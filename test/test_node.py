@@ -1,0 +1,297 @@
+"""The node as a user has it: a process of its own, real messages over DDS."""
+
+import array
+import signal
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+
+import rclpy  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
+
+from dar_ros.geometry import Intrinsics, unproject  # noqa: E402
+from dar_ros.pipeline import DepthSettings  # noqa: E402
+
+PATIENCE = 60.0
+SIZE = (120, 200)
+FOCAL = 150.0
+OUTPUTS = {'depth/image': Image, 'depth/camera_info': CameraInfo, 'depth/uncertainty': Image,
+           'depth/points': PointCloud2, 'depth/color': Image}
+
+
+class Client:
+    """A camera and a subscriber in this process; collects what the node publishes, by topic and stamp."""
+
+    def __init__(self, topics=OUTPUTS):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node('test_client', context=self.context)
+        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.images = self.node.create_publisher(Image, 'image', 10)
+        self.infos = self.node.create_publisher(CameraInfo, 'camera_info', 10)
+        self.received, self.diagnostics, self.second = {}, [], 0
+        for topic, kind in topics.items():
+            self.listen(topic, kind)
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
+
+    def listen(self, topic, kind):
+        self.received[topic] = {}
+        return self.node.create_subscription(
+            kind, topic, lambda msg: self.received[topic].update({msg.header.stamp.sec: msg}),
+            qos_profile_sensor_data)
+
+    def spin_until(self, condition, patience=PATIENCE):
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if condition():
+                return True
+            self.executor.spin_once(timeout_sec=0.05)
+        return False
+
+    def wait_for_node(self):
+        assert self.spin_until(lambda: self.images.get_subscription_count() and self.infos.get_subscription_count())
+        assert self.spin_until(lambda: all(self.node.count_publishers(topic) for topic in self.received))
+
+    def send(self, rgb, encoding='rgb8', info=True, stamp=None, **changes):
+        """Publish an image (and its camera_info) with a stamp of its own; returns the stamp's seconds."""
+        self.second += 1
+        stamp = self.second if stamp is None else stamp
+        height, width = rgb.shape[:2]
+        msg = Image(height=height, width=width, encoding=encoding, step=rgb.strides[0],
+                    data=array.array('B', rgb.tobytes()))
+        msg.header.frame_id, msg.header.stamp.sec = 'eye', stamp
+        for name, value in changes.items():
+            setattr(msg, name, value)
+        if info:
+            camera = CameraInfo(header=msg.header, height=height, width=width, k=[
+                FOCAL, 0.0, width / 2, 0.0, FOCAL, height / 2, 0.0, 0.0, 1.0])
+            self.infos.publish(camera)
+            self.spin_until(lambda: False, 0.1)  # the info first, so that the pair is complete
+        self.images.publish(msg)
+        return stamp
+
+    def ask(self, rgb, topics=('depth/image',), attempts=20, **options):
+        """Send until every topic has answered that stamp; returns the messages."""
+        for _ in range(attempts):
+            stamp = self.send(rgb, **options)
+            if self.spin_until(lambda s=stamp: all(s in self.received[topic] for topic in topics), 3.0):
+                return [self.received[topic][stamp] for topic in topics]
+        raise AssertionError(f'no answer on {topics}')
+
+    def call(self, kind, name, request):
+        client = self.node.create_client(kind, name)
+        assert self.spin_until(client.service_is_ready)
+        future = client.call_async(request)
+        assert self.spin_until(future.done)
+        return future.result()
+
+    def set(self, **values):
+        request = SetParametersAtomically.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()])
+        return self.call(SetParametersAtomically, 'dar/set_parameters_atomically', request).result
+
+    def transition(self, number):
+        request = ChangeState.Request(transition=Transition(id=number))
+        return self.call(ChangeState, 'dar/change_state', request).success
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def client(ros_environment):
+    made = Client()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def node(start_process, client):
+    process = start_process('dar_ros.ros.node')
+    client.wait_for_node()
+    return process
+
+
+@pytest.fixture(scope='module')
+def rgb():
+    rng = np.random.default_rng(3)
+    image = np.tile(np.linspace(40, 220, SIZE[0], dtype=np.uint8)[:, None, None], (1, SIZE[1], 3)).copy()
+    image[40:90, 60:110] = [180, 60, 40]
+    return np.clip(image + rng.integers(-9, 9, image.shape), 0, 255).astype(np.uint8)
+
+
+def array_of(msg, dtype='<f4'):
+    return np.frombuffer(msg.data, dtype).reshape(msg.height, msg.width)
+
+
+def test_an_image_becomes_depth_info_and_cloud(node, client, rgb, pipeline):
+    """Values, stamps, frame, fields and geometry, on an image that is not square."""
+    depth, info, sigma, points, color = client.ask(rgb, tuple(OUTPUTS))
+    intrinsics = Intrinsics(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2)
+    expected = pipeline(rgb, intrinsics)
+    assert (depth.encoding, depth.height, depth.width) == ('32FC1', *SIZE)
+    assert np.allclose(array_of(depth), expected.depth, rtol=1e-4, equal_nan=True)
+    assert np.allclose(array_of(sigma), expected.sigma, rtol=1e-3, equal_nan=True)
+    for msg in (depth, info, sigma, points, color):
+        assert msg.header == depth.header and msg.header.frame_id == 'eye'
+    assert (info.height, info.width, info.k[0], info.k[2]) == (*SIZE, FOCAL, SIZE[1] / 2)
+    assert (points.height, points.width, points.point_step) == (*SIZE, 16)
+    xyz = np.frombuffer(points.data, '<f4').reshape(*SIZE, 4)[..., :3]
+    kept = np.isfinite(xyz[..., 2])
+    assert kept.mean() > 0.2
+    assert np.allclose(xyz[kept], unproject(array_of(depth), intrinsics)[kept])
+    assert (color.encoding, len(color.data)) == ('rgb8', SIZE[0] * SIZE[1] * 3)
+
+
+def test_parameters_act_at_run_time(node, client, rgb, pipeline):
+    camera = Intrinsics(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2)
+    assert client.set(num_steps=1, depth_scale=1.5).successful
+    depth, = client.ask(rgb)
+    expected = pipeline(rgb, camera, DepthSettings(num_steps=1, depth_scale=1.5)).depth
+    assert np.allclose(array_of(depth), expected, rtol=1e-4, equal_nan=True)
+    assert client.set(depth_encoding='16UC1', points_stride=4, points_color=False, depth_max=3.0).successful
+    depth, points = client.ask(rgb, ('depth/image', 'depth/points'))
+    assert depth.encoding == '16UC1' and array_of(depth, '<u2').max() <= 3000
+    assert (points.height, points.width, points.point_step) == (30, 50, 12)
+    assert client.set(depth_encoding='32FC1', beyond_range='clamp').successful
+    depth, = client.ask(rgb)
+    assert not np.isposinf(array_of(depth)).any() and np.nanmax(array_of(depth)) <= 3.0
+
+
+def test_bad_parameters_change_nothing(node, client, rgb):
+    before, = client.ask(rgb)
+    for values, word in (({'num_steps': 9}, 'num_steps'), ({'depth_min': 50.0}, 'depth'),
+                         ({'depth_scale': 2.0, 'beyond_range': 'no'}, 'beyond_range'), ({'model': '/x'}, 'read-only')):
+        result = client.set(**values)
+        assert not result.successful and word in result.reason
+    after, = client.ask(rgb)
+    assert np.array_equal(array_of(before), array_of(after), equal_nan=True)
+    described = client.call(DescribeParameters, 'dar/describe_parameters',
+                            DescribeParameters.Request(names=['num_steps'])).descriptors[0]
+    assert 'steps' in described.description and described.integer_range[0].to_value == 16
+
+
+def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
+    client.ask(rgb)
+    bad = [client.send(rgb, encoding='xyz9'), client.send(rgb, data=array.array('B', b'123')),
+           client.send(rgb, width=0), client.send(rgb, step=3), client.send(rgb, height=2 ** 31)]
+    client.ask(rgb)
+    assert node.poll() is None
+    assert not any(stamp in client.received['depth/image'] for stamp in bad)
+    assert client.spin_until(lambda: any(
+        s.level == DiagnosticStatus.WARN and 'encoding' in s.message + str(s.values) or 'refused' in str(s.values)
+        for d in client.diagnostics for s in d.status))
+    assert 'frame lost' in node.log.read_text()
+
+
+def test_size_and_intrinsics_may_change_between_frames(node, client, rgb):
+    for image in (rgb, rgb[:60].copy(), np.ascontiguousarray(rgb.transpose(1, 0, 2)), rgb):
+        depth, info, points = client.ask(image, ('depth/image', 'depth/camera_info', 'depth/points'))
+        assert (depth.height, depth.width) == (info.height, info.width) == (points.height, points.width) \
+            == image.shape[:2]
+
+
+def test_clock_jumps_are_served(node, client, rgb):
+    client.ask(rgb, stamp=5000)
+    client.received['depth/image'].clear()
+    client.ask(rgb, stamp=10)
+    client.received['depth/image'].clear()
+    client.ask(rgb, stamp=10)
+
+
+def test_without_camera_info_there_is_depth_but_no_cloud(node, client, rgb):
+    time.sleep(2.5)  # the node's patience with a camera that announces camera_info
+    depth, = client.ask(rgb, info=False)
+    assert np.isfinite(array_of(depth)).any()
+    assert depth.header.stamp.sec not in client.received['depth/points']
+    assert client.spin_until(lambda: any('scale assumed' in s.message and s.level == DiagnosticStatus.WARN
+                                         for d in client.diagnostics for s in d.status))
+
+
+def test_only_the_newest_frame_is_processed(node, client, rgb):
+    """Of a burst, the last image is answered, others are dropped and counted, and memory holds one."""
+    client.ask(rgb)
+    big = np.ascontiguousarray(np.tile(rgb, (4, 4, 1)))
+    client.infos.publish(CameraInfo(height=480, width=800, k=[FOCAL, 0.0, 400.0, 0.0, FOCAL, 240.0, 0.0, 0.0, 1.0]))
+    stamps = [client.send(big, info=False) for _ in range(30)]
+    assert client.spin_until(lambda: stamps[-1] in client.received['depth/image'])
+    answered = [stamp for stamp in stamps if stamp in client.received['depth/image']]
+    assert len(answered) < len(stamps)
+    assert client.spin_until(lambda: any(value.key == 'dropped' and int(value.value) > 0
+                                         for d in client.diagnostics for s in d.status for value in s.values))
+
+
+def test_nothing_is_computed_for_nobody(ros_environment, start_process, rgb):
+    client = Client({})
+    try:
+        process = start_process('dar_ros.ros.node')
+        client.wait_for_node()
+        for _ in range(5):
+            client.send(rgb)
+
+        def value(key):
+            return next((int(v.value) for d in reversed(client.diagnostics) for s in d.status for v in s.values
+                         if v.key == key), 0)
+        assert client.spin_until(lambda: value('received') >= 5)
+        assert value('processed') == 0
+        client.listen('depth/image', Image)
+        client.ask(rgb)
+        assert process.poll() is None
+    finally:
+        client.close()
+
+
+def test_lifecycle(start_process, client, rgb):
+    process = start_process('dar_ros.ros.node', '-p', 'autostart:=false')
+    assert client.transition(Transition.TRANSITION_CONFIGURE)
+    assert client.images.get_subscription_count() == 0
+    assert client.transition(Transition.TRANSITION_ACTIVATE)
+    client.wait_for_node()
+    client.ask(rgb)
+    assert client.transition(Transition.TRANSITION_DEACTIVATE)
+    assert client.spin_until(lambda: client.images.get_subscription_count() == 0)
+    assert client.transition(Transition.TRANSITION_ACTIVATE)
+    client.wait_for_node()
+    client.ask(rgb)
+    assert client.transition(Transition.TRANSITION_DEACTIVATE)
+    assert client.transition(Transition.TRANSITION_CLEANUP)
+    assert client.spin_until(lambda: client.node.count_publishers('depth/image') == 0)
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_ends_cleanly(node, client, rgb, number):
+    client.ask(rgb)
+    node.send_signal(number)
+    assert node.wait(30) == 0
+    assert 'Traceback' not in node.log.read_text()
+
+
+def test_a_corrupt_model_is_not_served(start_process, client, copied_bundle):
+    data = (copied_bundle / 'step.onnx').read_bytes()
+    (copied_bundle / 'step.onnx').write_bytes(data[:-1])
+    process = start_process('dar_ros.ros.node', '-p', f'model:={copied_bundle}')
+    assert client.spin_until(lambda: 'step.onnx' in process.log.read_text())
+    client.spin_until(lambda: False, 2)
+    assert client.node.count_publishers('depth/image') == 0
+    lines = [line for line in process.log.read_text().splitlines() if 'ERROR' in line]
+    assert len(lines) == 1 and 'copy the bundle again' in lines[0]
+    assert process.poll() is None
+
+
+def test_bad_parameters_at_start_end_the_process(start_process, client):
+    process = start_process('dar_ros.ros.node', '-p', 'beyond_range:=sideways')
+    assert process.wait(60) == 1
+    assert 'beyond_range' in process.log.read_text() and 'Traceback' not in process.log.read_text()

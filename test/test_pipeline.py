@@ -1,0 +1,153 @@
+"""The bundled model through the line without ROS."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dar_ros.backends import open_backend
+from dar_ros.backends.base import self_test
+from dar_ros.errors import BackendError, FrameError, UsageError
+from dar_ros.geometry import Intrinsics
+from dar_ros.pipeline import DepthPipeline, DepthSettings, StepScheduler
+
+
+@pytest.fixture(scope='module')
+def image(bundle):
+    return bundle.reference()['image'][0]
+
+
+def camera(width, height, fov=60):
+    return Intrinsics.from_fov(fov, width, height)
+
+
+def test_self_test_passes_and_notices_wrong_depth(bundle):
+    backend = open_backend(bundle)
+    finish = backend.finish
+
+    def wrong():
+        result = finish()
+        result.depth *= 1.05
+        return result
+    backend.finish = wrong
+    with pytest.raises(BackendError, match='self-test: step 1'):
+        self_test(backend)
+
+
+@pytest.mark.parametrize('size', [(480, 640), (640, 480), (360, 640), (75, 101)])
+def test_any_size_comes_back_at_its_own(pipeline, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    frame = pipeline(image, camera(size[1], size[0]))
+    assert frame.depth.shape == frame.sigma.shape == size
+    assert frame.depth.dtype == frame.sigma.dtype == np.float32
+    finite = np.isfinite(frame.depth)
+    near, far = pipeline.bundle.depth_range
+    assert (frame.depth[finite] >= near).all() and (frame.depth[finite] <= far).all()
+    assert (frame.sigma[finite] > 0).all() and np.isnan(frame.sigma[~finite]).all()
+    assert frame.steps == pipeline.bundle.num_steps
+
+
+def test_fewer_steps_equal_the_first_ones(pipeline, image):
+    intrinsics = camera(256, 192)
+    every = list(pipeline.per_step(image, intrinsics))
+    assert [frame.steps for frame in every] == list(range(1, pipeline.bundle.num_steps + 1))
+    for frame in every:
+        short = pipeline(image, intrinsics, DepthSettings(num_steps=frame.steps))
+        assert short.steps == frame.steps
+        assert np.array_equal(short.depth, frame.depth, equal_nan=True)
+    assert not np.array_equal(every[0].depth, every[-1].depth)
+
+
+def test_focal_and_range_together_scale_depth_exactly(pipeline, image):
+    """Twice the focal length and twice the range: the network sees the same, the depth doubles."""
+    near = pipeline(image, Intrinsics(200, 200, 127.5, 95.5), DepthSettings(depth_min=0.2, depth_max=10))
+    far = pipeline(image, Intrinsics(400, 400, 127.5, 95.5), DepthSettings(depth_min=0.4, depth_max=20))
+    assert np.isfinite(near.depth).mean() > 0.3
+    assert np.allclose(far.depth, 2 * near.depth, rtol=1e-5)
+
+
+def test_depth_scale_is_a_factor_on_depth_and_sigma(pipeline, image):
+    plain = pipeline(image, camera(256, 192), DepthSettings(depth_min=0.1, depth_max=10))
+    scaled = pipeline(image, camera(256, 192), DepthSettings(depth_min=0.11, depth_max=11, depth_scale=1.1))
+    assert np.allclose(scaled.depth, 1.1 * plain.depth, rtol=1e-4)
+    assert np.allclose(scaled.sigma, 1.1 * plain.sigma, rtol=1e-4, equal_nan=True)
+
+
+def test_depth_max_moves_the_far_limit(pipeline, image):
+    frame = pipeline(image, camera(256, 192), DepthSettings(depth_max=1.0))
+    finite = frame.depth[np.isfinite(frame.depth)]
+    assert finite.size == 0 or finite.max() <= 1.0
+
+
+def test_missing_intrinsics_and_untrained_range_are_warned_of(pipeline, image):
+    assert any('intrinsics' in text for text in pipeline(image).warnings)
+    assert not pipeline(image, camera(256, 192)).warnings
+    wide = pipeline(image, camera(256, 192), DepthSettings(depth_max=900))
+    assert any('trained' in text for text in wide.warnings)
+
+
+@pytest.mark.parametrize('bad', [
+    {'num_steps': 99}, {'num_steps': -1}, {'depth_min': 5, 'depth_max': 2}, {'depth_min': -1}, {'depth_scale': 0},
+    {'beyond_range': 'maybe'}, {'latency_budget_ms': -1}, {'depth_max': float('nan')}])
+def test_bad_settings_are_refused(pipeline, image, bad):
+    with pytest.raises(UsageError):
+        pipeline(image, None, replace(DepthSettings(), **bad))
+
+
+@pytest.mark.parametrize('bad', [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
+                                 np.zeros((0, 4, 3), np.uint8)])
+def test_bad_images_are_refused_and_the_next_is_served(pipeline, image, bad):
+    with pytest.raises(FrameError):
+        pipeline(bad)
+    assert pipeline(image).depth.shape == (192, 256)
+
+
+def test_a_step_too_many_is_refused(bundle, image):
+    backend = open_backend(bundle)
+    with pytest.raises(BackendError):
+        backend.step()
+    backend.start(image, 0.1, 10)
+    for _ in range(bundle.num_steps):
+        backend.step()
+    with pytest.raises(BackendError):
+        backend.step()
+
+
+class FakeClock:
+    """A clock that the backend moves on."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class TimedBackend:
+    """A real backend whose steps take a told time on a fake clock."""
+
+    def __init__(self, backend, clock, seconds):
+        self._backend, self._clock, self._seconds = backend, clock, seconds
+        self.bundle, self.name = backend.bundle, backend.name
+        self.start, self.finish = backend.start, backend.finish
+
+    def step(self):
+        self._backend.step()
+        self._clock.now += self._seconds
+
+
+def test_latency_budget_stops_before_an_overrun(bundle, image):
+    clock = FakeClock()
+    pipeline = DepthPipeline(TimedBackend(open_backend(bundle), clock, 0.010), clock)
+    assert pipeline(image).steps == bundle.num_steps  # without a budget; teaches the scheduler
+    for budget, steps in ((35, 3), (30.5, 3), (12, 1), (1, 1), (1000, bundle.num_steps)):
+        before = clock.now
+        assert pipeline(image, None, DepthSettings(latency_budget_ms=budget)).steps == steps
+        assert clock.now - before <= max(budget / 1000, 0.010) + 1e-9
+
+
+def test_scheduler_knows_the_recent_p95():
+    scheduler = StepScheduler()
+    for seconds in [0.01] * 94 + [0.05] * 6:
+        scheduler.record('step_2', seconds)
+    assert scheduler.expected('step_2') == pytest.approx(0.05)
+    assert not scheduler.fits(0.06, 2, 0.1) and scheduler.fits(0.04, 2, 0.1)

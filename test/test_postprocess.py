@@ -1,0 +1,86 @@
+"""Validity, range, edges and colours of what leaves the network."""
+
+import numpy as np
+import pytest
+
+from dar_ros.backends.base import BEYOND, IN_RANGE, TOO_NEAR, Prediction
+from dar_ros.postprocess import BLEND_LIMIT, colorize, flying_pixels, real_depth, resize_depth
+from dar_ros.preprocess import ResizeSpec
+
+SAME = ResizeSpec.fit((8, 8), (8, 8))
+
+
+def prediction(depth=2.0, classes=IN_RANGE, scale=0.1):
+    full = np.full((8, 8), 1.0, np.float32)
+    return Prediction(full * depth, np.full((8, 8), classes, np.uint8), full * scale, 1)
+
+
+def test_canonical_depth_is_divided_by_the_scale_once():
+    depth, sigma = real_depth(prediction(6.0), SAME, 2.0, (0.1, 10), 1.5)
+    assert depth == pytest.approx(3.0)
+    assert sigma == pytest.approx(3.0 * np.sqrt(2) * 0.1 * 1.5)
+
+
+@pytest.mark.parametrize('classes, expected', [(BEYOND, np.inf), (TOO_NEAR, -np.inf)])
+def test_classes_become_infinities(classes, expected):
+    depth, sigma = real_depth(prediction(classes=classes), SAME, 1.0, (0.1, 10), 1)
+    assert (depth == expected).all() and np.isnan(sigma).all()
+
+
+@pytest.mark.parametrize('policy, expected', [('inf', np.inf), ('nan', np.nan), ('clamp', 10.0)])
+def test_beyond_range_policies(policy, expected):
+    depth, _ = real_depth(prediction(classes=BEYOND), SAME, 1.0, (0.1, 10), 1, policy)
+    assert np.array_equal(depth, np.full((8, 8), expected), equal_nan=True)
+
+
+def test_depth_outside_the_range_counts_as_its_class():
+    assert (real_depth(prediction(12.0), SAME, 1.0, (0.1, 10), 1)[0] == np.inf).all()
+    assert (real_depth(prediction(0.05), SAME, 1.0, (0.1, 10), 1)[0] == -np.inf).all()
+
+
+def test_uncertain_pixels_become_nan():
+    limit = 0.1 * np.sqrt(2)
+    assert np.isfinite(real_depth(prediction(), SAME, 1.0, (0.1, 10), 1, 'inf', limit * 1.01)[0]).all()
+    assert np.isnan(real_depth(prediction(), SAME, 1.0, (0.1, 10), 1, 'inf', limit * 0.99)[0]).all()
+
+
+def test_resize_invents_no_depth_between_two_surfaces():
+    depth = np.full((48, 64), 1.0, np.float32)
+    depth[:, 32:] = 5.0
+    fine = resize_depth(depth, ResizeSpec.fit((480, 640), (48, 64)))
+    assert (np.minimum(np.abs(fine / 1 - 1), np.abs(fine / 5 - 1)) <= BLEND_LIMIT).all()
+
+
+def test_resize_is_smooth_on_a_surface():
+    ramp = np.tile(np.linspace(2, 4, 64, dtype=np.float32), (48, 1))
+    fine = resize_depth(ramp, ResizeSpec.fit((480, 640), (48, 64)))
+    assert np.abs(np.diff(fine[:, 10:-10], axis=1)).max() < 0.01
+
+
+def test_flying_pixels_lie_between_surfaces():
+    depth = np.full((9, 9), 1.0, np.float32)
+    depth[:, 5:] = 3.0
+    assert not flying_pixels(depth, 0.05).any()  # a clean edge has none
+    depth[:, 4] = 2.0
+    flying = flying_pixels(depth, 0.05)
+    assert flying[:, 4].all() and flying.sum() == 9
+    assert not flying_pixels(depth, 0.0).any()
+
+
+def test_a_thin_thing_is_not_flying():
+    depth = np.full((9, 9), 3.0, np.float32)
+    depth[:, 4] = 1.0
+    assert not flying_pixels(depth, 0.05).any()
+
+
+def test_invalid_depth_is_never_a_jump():
+    depth = np.array([[np.nan, 1, np.inf], [1, 1, 1], [-np.inf, 1, np.nan]], np.float32)
+    assert not flying_pixels(depth, 0.05).any()
+
+
+def test_colors_have_a_fixed_scale():
+    near, far = colorize(np.array([[0.5]]), 0.5, 8)[0, 0], colorize(np.array([[8.0]]), 0.5, 8)[0, 0]
+    assert near[0] > near[2] and far[2] > far[0]  # red near, blue far
+    alone, beside = colorize(np.array([[2.0]]), 0.5, 8), colorize(np.array([[2.0, 7.0]]), 0.5, 8)
+    assert (alone[0, 0] == beside[0, 0]).all()
+    assert (colorize(np.array([[np.nan]]), 0.5, 8) == 0).all()
