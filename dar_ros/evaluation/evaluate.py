@@ -51,7 +51,7 @@ def evaluate(pipeline, frames, count=None, settings=DepthSettings(), progress=Tr
         last = results[-1]
         scored = valid & np.isfinite(last.depth)
         shares.append(scored.sum() / valid.sum())
-        error = np.abs(last.depth - truth)[scored]
+        error = np.abs(last.depth[scored] - truth[scored])
         coverage.append([float((error <= n * last.sigma[scored]).mean()) for n in (1, 2)])
         predicted, true = np.isposinf(last.depth), truth > far
         beyond += [(predicted & true).sum(), predicted.sum(), true.sum()]

@@ -10,12 +10,17 @@ from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation.textures import SIDE, texture_pool
 
-if 'MUJOCO_GL' not in os.environ and not os.environ.get('DISPLAY'):
-    os.environ['MUJOCO_GL'] = 'osmesa'
+# Without a display, software rendering; MUJOCO_GL=egl or glfw chooses otherwise.
+_GL = os.environ.get('MUJOCO_GL') or ('glfw' if os.environ.get('DISPLAY') else 'osmesa')
 try:
     import mujoco
-except ImportError as error:
-    raise UsageError(f'the simulator needs MuJoCo and OSMesa ({error}): pip install "dar_ros[sim]", '
+    if _GL == 'osmesa':
+        # Not mujoco.GLContext: its choice was made by whoever imported mujoco first.
+        from mujoco.osmesa import GLContext
+    else:
+        from mujoco import GLContext
+except (ImportError, AttributeError) as error:  # PyOpenGL raises the latter where the library is missing
+    raise UsageError(f'the simulator cannot render with {_GL} ({error}): pip install "dar_ros[sim]", '
                      'apt-get install libosmesa6') from None
 
 BOX, CYLINDER, ELLIPSOID, CAPSULE = 'box', 'cylinder', 'ellipsoid', 'capsule'
@@ -79,7 +84,7 @@ class Renderer:
             self.variants.setdefault(kind, []).append(i)
         self.ids = {shape: [self.model.geom(f'{shape}{i}').id for i in range(count)]
                     for shape, count in POOL.items()}
-        self.gl = mujoco.GLContext(width, height)
+        self.gl = GLContext(width, height)
         self.gl.make_current()
         self.context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)

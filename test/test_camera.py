@@ -1,0 +1,92 @@
+"""dar_camera: every source, as images and camera_info on the wire."""
+
+import importlib.util
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+
+import rclpy  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+
+from dar_ros.ros.conversions import image_to_rgb  # noqa: E402
+
+
+def receive(count, patience=60):
+    """Return the first `count` images and camera infos."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('viewer', context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    images, infos = [], []
+    node.create_subscription(Image, 'image', images.append, qos_profile_sensor_data)
+    node.create_subscription(CameraInfo, 'camera_info', infos.append, qos_profile_sensor_data)
+    end = node.get_clock().now().nanoseconds + patience * 1e9
+    while min(len(images), len(infos)) < count and node.get_clock().now().nanoseconds < end:
+        executor.spin_once(timeout_sec=0.1)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    assert min(len(images), len(infos)) >= count
+    return images, infos
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for i, shade in enumerate((50, 150)):
+        cv2.imwrite(str(folder / f'{i}.png'), np.full((40, 60, 3), shade, np.uint8))
+    (folder / 'notes.txt').write_text('not a picture')
+    return folder
+
+
+def test_a_folder_loops(start_process, pictures):
+    start_process('dar_ros.ros.camera', '-p', f'source:={pictures}', '-p', 'fov:=90.0', '-p', 'rate:=20.0',
+                  '-p', 'frame_id:=lens')
+    images, infos = receive(5)
+    shades = [int(image_to_rgb(msg).mean()) for msg in images[:4]]
+    assert shades in ([50, 150, 50, 150], [150, 50, 150, 50])
+    stamps = {(msg.header.stamp.sec, msg.header.stamp.nanosec) for msg in infos}
+    assert all((msg.header.stamp.sec, msg.header.stamp.nanosec) in stamps for msg in images[1:4])
+    assert images[0].header.frame_id == 'lens'
+    assert infos[0].k[0] == pytest.approx(30) and (infos[0].width, infos[0].height) == (60, 40)
+
+
+def test_a_folder_of_an_unknown_camera_is_uncalibrated(start_process, pictures):
+    start_process('dar_ros.ros.camera', '-p', f'source:={pictures}', '-p', 'rate:=20.0')
+    _, infos = receive(1)
+    assert infos[0].k[0] == 0
+
+
+def test_a_video_ends(start_process, tmp_path):
+    path = tmp_path / 'clip.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
+    for _ in range(15):
+        writer.write(np.full((48, 64, 3), 90, np.uint8))
+    writer.release()
+    process = start_process('dar_ros.ros.camera', '-p', f'source:={path}', '-p', 'loop:=false', '-p', 'rate:=10.0',
+                            '-p', 'focal:=55.0')
+    _, infos = receive(1)
+    assert infos[0].k[0] == 55
+    assert process.wait(60) == 0
+
+
+def test_the_simulated_room(start_process):
+    if importlib.util.find_spec('mujoco') is None:
+        pytest.skip('mujoco is not installed (extra: sim)')
+    start_process('dar_ros.ros.camera', '-p', 'width:=160', '-p', 'height:=120')
+    images, infos = receive(3)
+    assert (images[0].height, images[0].width) == (120, 160)
+    assert image_to_rgb(images[0]).std() > 10 and infos[0].k[0] == pytest.approx(80 / np.tan(np.radians(35)))
+
+
+@pytest.mark.parametrize('source', ['/no/such/place', '{tmp}'])
+def test_a_bad_source_is_one_line(start_process, tmp_path, source):
+    process = start_process('dar_ros.ros.camera', '-p', f'source:={source.format(tmp=tmp_path)}')
+    assert process.wait(60) == 1
+    assert 'Traceback' not in process.log.read_text() and 'dar_camera: ' in process.log.read_text()

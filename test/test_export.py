@@ -1,0 +1,75 @@
+"""Checkpoint to bundle: parity, and that a wrong graph fails the export."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
+pytest.importorskip('timm', reason='timm is not installed (extra: train)')
+pytest.importorskip('onnxscript', reason='onnxscript is not installed (extra: train)')
+
+from dar_ros import export as exporting  # noqa: E402
+from dar_ros.backends import open_backend  # noqa: E402
+from dar_ros.export import ExportError, check_parity, export, export_model, reference_run  # noqa: E402
+from dar_ros.model.checkpoint import save_checkpoint  # noqa: E402
+from dar_ros.model.dar import DAR  # noqa: E402
+from dar_ros.model.presets import PRESETS  # noqa: E402
+
+SMALL = replace(PRESETS['dar_tiny'], input_size=(64, 96), width=32, heads=2, latent_width=16, memory_width=32)
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    return DAR(replace(SMALL, **changes)).eval()
+
+
+@pytest.mark.parametrize('changes', [
+    {}, {'bin_space': 'linear', 'num_bins': 16, 'window_neighbors': 1},
+    {'backbone': 'vit_tiny_patch16_224', 'input_size': (64, 112)}], ids=['log', 'linear', 'vit'])
+def test_an_exported_model_serves(tmp_path, changes):
+    """Both bin spaces and both kinds of encoder; parity is checked inside, the self-test by the backend."""
+    model = small(**changes)
+    bundle = export_model(model, tmp_path / 'bundle')
+    backend = open_backend(bundle)
+    image = np.random.default_rng(5).integers(0, 256, (*model.config.input_size, 3), np.uint8)
+    backend.start(image, 0.3, 8.0)
+    low, high = torch.tensor([0.3]), torch.tensor([8.0])
+    with torch.inference_mode():
+        outputs, encoded = model(torch.from_numpy(image)[None], low, high)
+    for output in outputs:
+        backend.step()
+        found = backend.finish()
+        fine = model.upsample(output, encoded.upsample_mask)
+        expected = fine.depth[0, 0].exp() if model.config.bin_space == 'log' else fine.depth[0, 0]
+        close = np.isclose(found.depth, expected.numpy(), rtol=1e-3)
+        assert close.mean() > 0.999
+        assert (found.range_class == fine.range_logits[0].argmax(0).numpy()).mean() > 0.999
+
+
+def test_a_graph_that_differs_fails_the_export(tmp_path):
+    """Weights that change between export and check are what a miscompiled graph looks like."""
+    model = small()
+    bundle = export_model(model, tmp_path / 'bundle')
+    with torch.no_grad():
+        model.bin_head.bias[0] += 0.5
+        with pytest.raises(ExportError, match='step 1'):
+            check_parity(model, bundle.path, reference_run(model))
+
+
+def test_a_failed_export_writes_nothing(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ExportError('no')
+    monkeypatch.setattr(exporting, 'check_parity', refuse)
+    with pytest.raises(ExportError):
+        export_model(small(), tmp_path / 'bundle')
+    assert not (tmp_path / 'bundle').exists()
+
+
+def test_another_input_size(tmp_path):
+    """The same field of view stays canonical: the focal length scales with the width."""
+    save_checkpoint(tmp_path / 'checkpoint', small())
+    bundle = export(tmp_path / 'checkpoint', tmp_path / 'bundle', (96, 144))
+    assert bundle.input_size == [96, 144]
+    assert bundle.canonical_focal == pytest.approx(SMALL.canonical_focal * 1.5)
+    assert bundle.depth_grid_sizes[-1] == [24, 36]
