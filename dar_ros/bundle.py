@@ -1,5 +1,6 @@
 """
-The model bundle: what a robot deploys. A folder of model.json, three ONNX graphs and reference.npz.
+The model bundle: what a robot deploys. A folder of model.json, three ONNX graphs and
+reference.npz.
 
 Nothing in it is pickled, and every file is verified against its hash before anything reads it.
 """
@@ -16,17 +17,34 @@ from dar_ros.errors import BundleError
 SCHEMA = 1
 MANIFEST = 'model.json'
 FILES = ('encoder.onnx', 'step.onnx', 'upsample.onnx', 'reference.npz')
-_REQUIRED = ('schema', 'name', 'input_size', 'num_steps', 'num_bins', 'bin_space', 'grid_sizes',
-             'depth_grid_sizes', 'depth_range', 'trained_span', 'canonical_focal', 'sigma_factors', 'parameters',
-             'latent_width', 'files', 'provenance', 'licence')
+_REQUIRED = (
+    'schema',
+    'name',
+    'input_size',
+    'num_steps',
+    'num_bins',
+    'bin_space',
+    'grid_sizes',
+    'depth_grid_sizes',
+    'depth_range',
+    'trained_span',
+    'canonical_focal',
+    'sigma_factors',
+    'parameters',
+    'latent_width',
+    'files',
+    'provenance',
+    'licence',
+)
 
 
 class Bundle:
     """
     An open, verified bundle; what model.json says is reached as attributes.
 
-    `input_size` (rows, columns); `depth_range` real metres; `trained_span` canonical metres; `canonical_focal`
-    pixels of the input; `grid_sizes` and `depth_grid_sizes` (h, w) of every step; `sigma_factors` one a step.
+    `input_size` (rows, columns); `depth_range` real metres; `trained_span` canonical metres;
+    `canonical_focal` pixels of the input; `grid_sizes` and `depth_grid_sizes` (h, w) of every
+    step; `sigma_factors` one a step.
     """
 
     def __init__(self, path, manifest):
@@ -45,21 +63,29 @@ class Bundle:
 
     def describe(self):
         """Return plain data for people and `--json`."""
-        return {key: value for key, value in self.manifest.items() if key != 'baseline_row_medians'}
+        return {
+            key: value for key, value in self.manifest.items() if key != 'baseline_row_medians'
+        }
 
     def reference(self):
-        """Arrays of the self-test: image, depth_min, depth_max, depth (K, h, w) canonical metres."""
+        """
+        Arrays of the self-test: image, depth_min, depth_max, depth (K, h, w) canonical metres.
+        """
         with np.load(self.file('reference.npz'), allow_pickle=False) as arrays:
             return dict(arrays)
 
 
 def default_bundle_path():
-    """Folder of the bundled dar_tiny: in the source tree, else among the installed package's shared files."""
+    """
+    Folder of the bundled dar_tiny: in the source tree, else among the installed package's shared
+    files.
+    """
     name = Path('models', 'dar_tiny')
     here = Path(__file__).resolve().parent.parent
     candidates = [here / name, Path(sysconfig.get_path('data'), 'share', 'dar_ros', name)]
     try:
         from ament_index_python.packages import get_package_share_directory
+
         candidates.insert(1, Path(get_package_share_directory('dar_ros'), name))
     except (ImportError, LookupError, OSError):
         pass  # no ROS environment, or the package is not in its index
@@ -72,7 +98,10 @@ def default_bundle_path():
 
 
 def open_bundle(path=None):
-    """Open and verify a bundle folder (None or '': the bundled model); BundleError in one line otherwise."""
+    """
+    Open and verify a bundle folder (None or '': the bundled model); BundleError in one line
+    otherwise.
+    """
     path = Path(path) if path else default_bundle_path()
     cure = 'name a folder that `dar export` wrote'
     if not path.is_dir():
@@ -92,28 +121,38 @@ def _read_manifest(path, cure):
     except FileNotFoundError:
         raise BundleError(f'{path} is missing; {cure}') from None
     except (OSError, ValueError) as error:
-        raise BundleError(f'{path} is not readable JSON ({error}); export the model again') from None
+        raise BundleError(
+            f'{path} is not readable JSON ({error}); export the model again'
+        ) from None
     if not isinstance(manifest, dict):
         raise BundleError(f'{path} holds no JSON object; export the model again')
     schema = manifest.get('schema')
     if isinstance(schema, int) and schema > SCHEMA:
-        raise BundleError(f'{path} has schema {schema}, this version reads {SCHEMA}; update dar_ros')
+        raise BundleError(
+            f'{path} has schema {schema}, this version reads {SCHEMA}; update dar_ros'
+        )
     missing = [key for key in _REQUIRED if key not in manifest]
     if missing or schema != SCHEMA or not isinstance(manifest['files'], dict):
-        raise BundleError(f'{path} lacks {", ".join(missing) or "a valid schema"}; export the model again')
+        raise BundleError(
+            f'{path} lacks {", ".join(missing) or "a valid schema"}; export the model again'
+        )
     return manifest
 
 
 def _verify(folder, name, entry):
     path = folder / name
     if Path(name).name != name or path.is_symlink():
-        raise BundleError(f'{folder / MANIFEST} lists {name!r}, which leaves the folder; refuse this bundle')
+        raise BundleError(
+            f'{folder / MANIFEST} lists {name!r}, which leaves the folder; refuse this bundle'
+        )
     if not path.is_file():
         raise BundleError(f'{path} is missing; copy the whole bundle again')
     size, digest = path.stat().st_size, sha256(path)
     if not isinstance(entry, dict) or size != entry.get('size') or digest != entry.get('sha256'):
-        raise BundleError(f'{path} is not the file that {MANIFEST} describes (size {size}, sha256 '
-                          f'{digest[:12]}...); copy the bundle again')
+        raise BundleError(
+            f'{path} is not the file that {MANIFEST} describes (size {size}, sha256 '
+            f'{digest[:12]}...); copy the bundle again'
+        )
 
 
 def sha256(path):
@@ -124,7 +163,10 @@ def sha256(path):
 def write_manifest(folder, manifest):
     """Write model.json for the files that lie in `folder`, with their sizes and hashes."""
     folder = Path(folder)
-    files = {name: {'sha256': sha256(folder / name), 'size': (folder / name).stat().st_size} for name in FILES}
+    files = {
+        name: {'sha256': sha256(folder / name), 'size': (folder / name).stat().st_size}
+        for name in FILES
+    }
     text = json.dumps({'schema': SCHEMA, **manifest, 'files': files}, indent=1)
     temporary = folder / (MANIFEST + '.tmp')
     temporary.write_text(text + '\n')

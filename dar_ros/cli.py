@@ -1,4 +1,7 @@
-"""The `dar` command. Exit codes: 0 done, 1 the job failed, 2 wrong use; one line on stderr for either."""
+"""
+The `dar` command. Exit codes: 0 done, 1 the job failed, 2 wrong use; one line on stderr for
+either.
+"""
 
 import argparse
 import json
@@ -8,11 +11,18 @@ from pathlib import Path
 from dar_ros import __version__
 from dar_ros.errors import DarError, UsageError
 
-INSTALL = {'torch': 'pip install "dar_ros[train]"', 'timm': 'pip install "dar_ros[train]"',
-           'onnx': 'pip install "dar_ros[train]"', 'onnxscript': 'pip install "dar_ros[train]"',
-           'safetensors': 'pip install "dar_ros[train]"', 'yaml': 'pip install "dar_ros[train]"',
-           'mujoco': 'pip install "dar_ros[sim]"', 'onnxruntime': 'pip install onnxruntime',
-           'tqdm': 'pip install tqdm', 'cv2': 'pip install opencv-python-headless'}
+INSTALL = {
+    'torch': 'pip install "dar_ros[train]"',
+    'timm': 'pip install "dar_ros[train]"',
+    'onnx': 'pip install "dar_ros[train]"',
+    'onnxscript': 'pip install "dar_ros[train]"',
+    'safetensors': 'pip install "dar_ros[train]"',
+    'yaml': 'pip install "dar_ros[train]"',
+    'mujoco': 'pip install "dar_ros[sim]"',
+    'onnxruntime': 'pip install onnxruntime',
+    'tqdm': 'pip install tqdm',
+    'cv2': 'pip install opencv-python-headless',
+}
 
 
 def main(argv=None):
@@ -43,54 +53,97 @@ def _fail(reason, code):
 
 def build_parser():
     """Return the parser of every command."""
-    parser = argparse.ArgumentParser(prog='dar', description='Metric depth from one camera by DAR (CVPR 2025).')
+    parser = argparse.ArgumentParser(
+        prog='dar', description='Metric depth from one camera by DAR (CVPR 2025).'
+    )
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     def command(name, run, text, example):
-        sub = commands.add_parser(name, help=text, description=text, epilog=f'example: {example}',
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f'example: {example}',
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         sub.set_defaults(run=run)
         return sub
 
-    sub = command('info', info, 'Describe a preset or a model bundle.', 'dar info dar_small --json')
-    sub.add_argument('model', nargs='?', help='preset name or bundle folder (default: the bundled model)')
+    sub = command(
+        'info', info, 'Describe a preset or a model bundle.', 'dar info dar_small --json'
+    )
+    sub.add_argument(
+        'model', nargs='?', help='preset name or bundle folder (default: the bundled model)'
+    )
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
-    sub = command('simulate', simulate, 'Render a data set: RGB, exact depth, intrinsics.',
-                  'dar simulate --split train --frames 8000 --seed 0 --out data/train')
+    sub = command(
+        'simulate',
+        simulate,
+        'Render a data set: RGB, exact depth, intrinsics.',
+        'dar simulate --split train --frames 8000 --seed 0 --out data/train',
+    )
     sub.add_argument('--split', choices=('train', 'val', 'test'), required=True)
     sub.add_argument('--frames', type=_positive, required=True)
     sub.add_argument('--seed', type=int, default=0)
     sub.add_argument('--out', required=True, help='folder; an interrupted run is continued')
-    sub.add_argument('--size', type=_size, default=(240, 320), help='HxW in pixels (default 240x320)')
+    sub.add_argument(
+        '--size', type=_size, default=(240, 320), help='HxW in pixels (default 240x320)'
+    )
     sub.add_argument('--workers', type=_positive, default=2, help='processes (default 2)')
 
-    sub = command('train', train, 'Train a model by a configuration file.',
-                  'dar train --config config/training/dar_tiny.yaml --resume')
+    sub = command(
+        'train',
+        train,
+        'Train a model by a configuration file.',
+        'dar train --config config/training/dar_tiny.yaml --resume',
+    )
     sub.add_argument('--config', required=True, help='YAML file; see config/training')
-    sub.add_argument('--resume', action='store_true', help='continue from the last checkpoint, exactly')
-    sub.add_argument('--out', help='folder for checkpoints and log (default: the file\'s)')
+    sub.add_argument(
+        '--resume', action='store_true', help='continue from the last checkpoint, exactly'
+    )
+    sub.add_argument('--out', help="folder for checkpoints and log (default: the file's)")
 
-    sub = command('export', export, 'Turn a checkpoint into a model bundle; fails unless it computes the same.',
-                  'dar export runs/dar_tiny/best --out models/mine')
+    sub = command(
+        'export',
+        export,
+        'Turn a checkpoint into a model bundle; fails unless it computes the same.',
+        'dar export runs/dar_tiny/best --out models/mine',
+    )
     sub.add_argument('checkpoint', help='folder that `dar train` wrote')
     sub.add_argument('--out', required=True, help='bundle folder')
-    sub.add_argument('--input-size', type=_size, help='HxW, multiples of 8 (default: the trained one)')
+    sub.add_argument(
+        '--input-size', type=_size, help='HxW, multiples of 8 (default: the trained one)'
+    )
 
-    sub = command('predict', predict, 'Depth of image files: x.npy (metres), x_depth.png, x.ply.',
-                  'dar predict room.jpg --fov 70 --out depth/')
+    sub = command(
+        'predict',
+        predict,
+        'Depth of image files: x.npy (metres), x_depth.png, x.ply.',
+        'dar predict room.jpg --fov 70 --out depth/',
+    )
     sub.add_argument('images', nargs='+', metavar='IMAGE')
     camera = sub.add_mutually_exclusive_group(required=True)
-    camera.add_argument('--focal', type=float, metavar='PX', help='focal length in pixels of the image')
-    camera.add_argument('--fov', type=float, metavar='DEG', help='horizontal field of view in degrees')
+    camera.add_argument(
+        '--focal', type=float, metavar='PX', help='focal length in pixels of the image'
+    )
+    camera.add_argument(
+        '--fov', type=float, metavar='DEG', help='horizontal field of view in degrees'
+    )
     sub.add_argument('--out', required=True, help='folder')
     _model_options(sub)
 
-    sub = command('evaluate', evaluate, 'Score a model on a data set, after every step.',
-                  'dar evaluate --dataset sim --frames 200 --json')
+    sub = command(
+        'evaluate',
+        evaluate,
+        'Score a model on a data set, after every step.',
+        'dar evaluate --dataset sim --frames 200 --json',
+    )
     sub.add_argument('--dataset', choices=('sim',), default='sim')
-    sub.add_argument('--data', help='folder of a simulated data set (default: the frozen test split, generated)')
+    sub.add_argument(
+        '--data', help='folder of a simulated data set (default: the frozen test split, generated)'
+    )
     sub.add_argument('--frames', type=_positive, default=200)
     sub.add_argument('--json', action='store_true', help='print one JSON object')
     _model_options(sub)
@@ -101,8 +154,12 @@ def _model_options(parser):
     parser.add_argument('--model', help='bundle folder (default: the bundled model)')
     parser.add_argument('--backend', default='auto')
     parser.add_argument('--num-steps', type=int, default=0, help='steps to take (default: all)')
-    parser.add_argument('--depth-min', type=float, default=0.0, metavar='M', help='metres (default: the model\'s)')
-    parser.add_argument('--depth-max', type=float, default=0.0, metavar='M', help='metres (default: the model\'s)')
+    parser.add_argument(
+        '--depth-min', type=float, default=0.0, metavar='M', help="metres (default: the model's)"
+    )
+    parser.add_argument(
+        '--depth-max', type=float, default=0.0, metavar='M', help="metres (default: the model's)"
+    )
 
 
 def _positive(text):
@@ -129,6 +186,7 @@ def _print_json(data):
 def info(arguments):
     """`dar info`."""
     from dar_ros.bundle import open_bundle
+
     model = arguments.model
     if model is None or Path(model).exists() or '/' in model:
         described = open_bundle(model).describe()
@@ -137,16 +195,32 @@ def info(arguments):
 
         from dar_ros.model.dar import DAR
         from dar_ros.model.presets import preset
+
         config = preset(model)
         with torch.device('meta'):
             parameters = sum(p.numel() for p in DAR(config).parameters())
-        described = {**config.to_dict(), 'parameters': parameters, 'num_steps': config.num_steps,
-                     'grid_sizes': config.grid_sizes(), 'depth_grid_sizes': config.depth_grid_sizes()}
+        described = {
+            **config.to_dict(),
+            'parameters': parameters,
+            'num_steps': config.num_steps,
+            'grid_sizes': config.grid_sizes(),
+            'depth_grid_sizes': config.depth_grid_sizes(),
+        }
     if arguments.json:
         _print_json(described)
         return
-    for key in ('name', 'parameters', 'input_size', 'num_steps', 'num_bins', 'bin_space', 'depth_range',
-                'grid_sizes', 'canonical_focal', 'licence'):
+    for key in (
+        'name',
+        'parameters',
+        'input_size',
+        'num_steps',
+        'num_bins',
+        'bin_space',
+        'depth_range',
+        'grid_sizes',
+        'canonical_focal',
+        'licence',
+    ):
         if key in described:
             print(f'{key:16} {described[key]}')
 
@@ -154,30 +228,42 @@ def info(arguments):
 def simulate(arguments):
     """`dar simulate`."""
     from dar_ros.simulation.dataset import generate
-    generate(arguments.out, arguments.split, arguments.frames, arguments.seed, arguments.size, arguments.workers)
+
+    generate(
+        arguments.out,
+        arguments.split,
+        arguments.frames,
+        arguments.seed,
+        arguments.size,
+        arguments.workers,
+    )
     print(f'{arguments.frames} frames in {arguments.out}')
 
 
 def train(arguments):
     """`dar train`."""
     from dar_ros.training.train import train as run
+
     print(f'best checkpoint: {run(arguments.config, arguments.resume, arguments.out)}')
 
 
 def export(arguments):
     """`dar export`."""
     from dar_ros.export import export as run
+
     bundle = run(arguments.checkpoint, arguments.out, arguments.input_size)
     print(f'{bundle.name}: parity checked, written to {bundle.path}')
 
 
 def _settings(arguments):
     from dar_ros.pipeline import DepthSettings
+
     return DepthSettings(arguments.num_steps, arguments.depth_min, arguments.depth_max)
 
 
 def _pipeline(arguments):
     from dar_ros.pipeline import open_pipeline
+
     pipeline = open_pipeline(arguments.model, arguments.backend)
     _settings(arguments).resolve(pipeline.bundle)  # wrong use shows before any work
     return pipeline
@@ -189,6 +275,7 @@ def predict(arguments):
 
     from dar_ros.files import write_depth
     from dar_ros.geometry import Intrinsics
+
     if arguments.focal is not None and not arguments.focal > 0:
         raise UsageError(f'--focal {arguments.focal} must be above 0')
     if arguments.fov is not None and not 0 < arguments.fov < 180:
@@ -199,7 +286,9 @@ def predict(arguments):
     stems = [Path(path).stem for path in arguments.images]
     twice = {stem for stem in stems if stems.count(stem) > 1}
     if twice:
-        raise UsageError(f'two images are named {twice.pop()}: their results would overwrite each other')
+        raise UsageError(
+            f'two images are named {twice.pop()}: their results would overwrite each other'
+        )
     pipeline, settings, out = _pipeline(arguments), _settings(arguments), Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     _, depth_range = settings.resolve(pipeline.bundle)
@@ -209,8 +298,11 @@ def predict(arguments):
             raise DarError(f'{path} is no readable image')
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         height, width = image.shape[:2]
-        intrinsics = (Intrinsics.from_fov(arguments.fov, width, height) if arguments.focal is None else
-                      Intrinsics(arguments.focal, arguments.focal, (width - 1) / 2, (height - 1) / 2))
+        intrinsics = (
+            Intrinsics.from_fov(arguments.fov, width, height)
+            if arguments.focal is None
+            else Intrinsics(arguments.focal, arguments.focal, (width - 1) / 2, (height - 1) / 2)
+        )
         frame = pipeline(image, intrinsics, settings)
         near, far, share = write_depth(out / stem, frame, image, depth_range)
         print(f'{path}: {near:.2f}-{far:.2f} m, {share:.1%} valid, {frame.steps} steps')
@@ -220,9 +312,11 @@ def evaluate(arguments):
     """`dar evaluate`."""
     from dar_ros.evaluation.evaluate import evaluate as run
     from dar_ros.evaluation.evaluate import frozen_test_split, table
+
     pipeline = _pipeline(arguments)
     if arguments.data:
         from dar_ros.simulation.dataset import SimDataset
+
         frames = SimDataset(arguments.data)
     else:
         frames = frozen_test_split(arguments.frames)

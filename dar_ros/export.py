@@ -1,9 +1,9 @@
 """
 Checkpoint -> model bundle, with a parity check that fails the export.
 
-Three graphs, opset 18: encoder.onnx once an image; step.onnx once a step, dynamic in grid and prefix length, so
-that its weights exist once; upsample.onnx once an image, after the last step taken, so that no intermediate
-step pays for full resolution.
+Three graphs, opset 18: encoder.onnx once an image; step.onnx once a step, dynamic in grid and
+prefix length, so that its weights exist once; upsample.onnx once an image, after the last step
+taken, so that no intermediate step pays for full resolution.
 """
 
 import json
@@ -29,7 +29,7 @@ from dar_ros.model.mtbin import from_bin_space
 from dar_ros.model.transformer import KeyValues
 
 OPSET = 18
-GIVEN_RANGE_TOLERANCE = 1e-4            # relative depth, windows given from torch
+GIVEN_RANGE_TOLERANCE = 1e-4  # relative depth, windows given from torch
 FREE_TOLERANCE, FREE_SHARE = 1e-3, 0.999  # free-running
 
 
@@ -51,21 +51,43 @@ class EncoderGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """DAR.step with flat inputs and outputs; sizes arrive as shapes of two otherwise unused inputs."""
+    """
+    DAR.step with flat inputs and outputs; sizes arrive as shapes of two otherwise unused inputs.
+    """
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
-    def forward(self, latent, low, high, token_grid, depth_grid, step_index, past_keys, past_values, memory_keys,
-                memory_values, detail):
+    def forward(
+        self,
+        latent,
+        low,
+        high,
+        token_grid,
+        depth_grid,
+        step_index,
+        past_keys,
+        past_values,
+        memory_keys,
+        memory_values,
+        detail,
+    ):
         """See dar.DAR.step."""
         state = StepState(latent, low, high, KeyValues(past_keys, past_values))
         encoded = EncodedImage(KeyValues(memory_keys, memory_values), detail, None, None)
         state, output = self.model.step(
-            state, encoded, tuple(token_grid.shape), tuple(depth_grid.shape), step_index)
-        return (state.latent, state.low, state.high, *state.cache, output.depth, output.range_logits,
-                output.log_scale)
+            state, encoded, tuple(token_grid.shape), tuple(depth_grid.shape), step_index
+        )
+        return (
+            state.latent,
+            state.low,
+            state.high,
+            *state.cache,
+            output.depth,
+            output.range_logits,
+            output.log_scale,
+        )
 
 
 class UpsampleGraph(nn.Module):
@@ -76,22 +98,54 @@ class UpsampleGraph(nn.Module):
         self.model = model
 
     def forward(self, depth, range_logits, log_scale, upsample_mask):
-        """Maps of any depth grid -> depth (1, h, w) canonical metres, range_class uint8, scale (1, h, w)."""
-        fine = self.model.upsample(StepOutput(depth, range_logits, log_scale, None, None), upsample_mask)
-        return (from_bin_space(fine.depth, self.model.config.bin_space).squeeze(1),
-                fine.range_logits.argmax(1).to(torch.uint8), torch.exp(fine.log_scale).squeeze(1))
+        """
+        Turn maps of any depth grid into what the backends return.
+
+        Depth (1, h, w) in canonical metres, range_class uint8 (1, h, w), scale (1, h, w).
+        """
+        fine = self.model.upsample(
+            StepOutput(depth, range_logits, log_scale, None, None), upsample_mask
+        )
+        return (
+            from_bin_space(fine.depth, self.model.config.bin_space).squeeze(1),
+            fine.range_logits.argmax(1).to(torch.uint8),
+            torch.exp(fine.log_scale).squeeze(1),
+        )
 
 
 ENCODER_OUTPUTS = ('memory_keys', 'memory_values', 'detail', 'start', 'upsample_mask')
-STEP_INPUTS = ('latent', 'low', 'high', 'token_grid', 'depth_grid', 'step_index', 'past_keys', 'past_values',
-               'memory_keys', 'memory_values', 'detail')
-STEP_OUTPUTS = ('next_latent', 'next_low', 'next_high', 'keys', 'values', 'depth', 'range_logits', 'log_scale')
+STEP_INPUTS = (
+    'latent',
+    'low',
+    'high',
+    'token_grid',
+    'depth_grid',
+    'step_index',
+    'past_keys',
+    'past_values',
+    'memory_keys',
+    'memory_values',
+    'detail',
+)
+STEP_OUTPUTS = (
+    'next_latent',
+    'next_low',
+    'next_high',
+    'keys',
+    'values',
+    'depth',
+    'range_logits',
+    'log_scale',
+)
 UPSAMPLE_INPUTS = ('depth', 'range_logits', 'log_scale', 'upsample_mask')
 UPSAMPLE_OUTPUTS = ('metric_depth', 'range_class', 'scale')
 
 
 def export(checkpoint, out, input_size=None):
-    """Write the bundle of a checkpoint folder to `out`; ExportError if onnxruntime disagrees with torch."""
+    """
+    Write the bundle of a checkpoint folder to `out`; ExportError if onnxruntime disagrees with
+    torch.
+    """
     model, record = load_checkpoint(checkpoint)
     if input_size and tuple(input_size) != model.config.input_size:
         model = _resized(model, tuple(input_size))
@@ -106,9 +160,12 @@ def export_model(model, out, record=None):
         folder = Path(folder)
         reference = reference_run(model)
         _export_graphs(model, folder, reference)
-        arrays = {'image': reference['image'].numpy(), 'depth_min': reference['depth_min'].numpy(),
-                  'depth_max': reference['depth_max'].numpy(),
-                  'depth': torch.stack(reference['depth']).numpy()}
+        arrays = {
+            'image': reference['image'].numpy(),
+            'depth_min': reference['depth_min'].numpy(),
+            'depth_max': reference['depth_max'].numpy(),
+            'depth': torch.stack(reference['depth']).numpy(),
+        }
         np.savez_compressed(folder / 'reference.npz', **arrays)
         write_manifest(folder, _manifest(model, record or {}))
         check_parity(model, folder, reference)
@@ -121,10 +178,11 @@ def export_model(model, out, record=None):
 def _resized(model, size):
     config = replace(model.config, input_size=size, canonical_focal=model.config.focal_at(size))
     resized = DAR(config)
-    state = {key: value for key, value in model.state_dict().items()}
+    state = dict(model.state_dict())
     for key in ('position', 'memory_position'):
         state[key] = nn.functional.interpolate(
-            state[key], size=getattr(resized, key).shape[-2:], mode='bilinear', align_corners=False)
+            state[key], size=getattr(resized, key).shape[-2:], mode='bilinear', align_corners=False
+        )
     resized.load_state_dict(state)
     return resized.eval()
 
@@ -135,8 +193,11 @@ def reference_image(size):
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
     y, x = y / rows, x / columns
     image = np.stack([0.4 + 0.5 * y, 0.5 + 0.3 * x, 0.6 - 0.4 * y * x], -1)
-    for left, top, right, bottom, shade in ((0.1, 0.4, 0.3, 0.9, 0.2), (0.5, 0.2, 0.9, 0.5, 0.8),
-                                            (0.6, 0.6, 0.75, 1.0, 0.35)):
+    for left, top, right, bottom, shade in (
+        (0.1, 0.4, 0.3, 0.9, 0.2),
+        (0.5, 0.2, 0.9, 0.5, 0.8),
+        (0.6, 0.6, 0.75, 1.0, 0.35),
+    ):
         image[(x > left) & (x < right) & (y > top) & (y < bottom)] = shade
     image += 0.05 * (np.sin(80 * x) * np.sin(60 * y))[..., None]
     return torch.from_numpy((np.clip(image, 0, 1) * 255).astype(np.uint8))[None]
@@ -156,70 +217,134 @@ def reference_run(model):
         outputs.append(output)
         fine = model.upsample(output, encoded.upsample_mask)
         depth.append(from_bin_space(fine.depth, config.bin_space)[0, 0])
-    return {'image': image, 'depth_min': depth_min, 'depth_max': depth_max, 'encoded': encoded, 'states': states,
-            'outputs': outputs, 'depth': depth}
+    return {
+        'image': image,
+        'depth_min': depth_min,
+        'depth_max': depth_max,
+        'encoded': encoded,
+        'states': states,
+        'outputs': outputs,
+        'depth': depth,
+    }
 
 
 def step_inputs(model, reference, k):
-    """Arguments of StepGraph at step k (from 0) of a reference run, in the order of STEP_INPUTS."""
+    """
+    Arguments of StepGraph at step k (from 0) of a reference run, in the order of STEP_INPUTS.
+    """
     state, encoded = reference['states'][k], reference['encoded']
-    return (state.latent, state.low.contiguous(), state.high.contiguous(),
-            torch.zeros(model.config.grid_sizes()[k]), torch.zeros(model.config.depth_grid_sizes()[k]),
-            torch.tensor([k]), *state.cache, *encoded.memory, encoded.detail)
+    return (
+        state.latent,
+        state.low.contiguous(),
+        state.high.contiguous(),
+        torch.zeros(model.config.grid_sizes()[k]),
+        torch.zeros(model.config.depth_grid_sizes()[k]),
+        torch.tensor([k]),
+        *state.cache,
+        *encoded.memory,
+        encoded.detail,
+    )
 
 
 def _export_graphs(model, folder, reference):
-    _export(EncoderGraph(model), (reference['image'],), folder / 'encoder.onnx', ('image',), ENCODER_OUTPUTS)
+    _export(
+        EncoderGraph(model),
+        (reference['image'],),
+        folder / 'encoder.onnx',
+        ('image',),
+        ENCODER_OUTPUTS,
+    )
     k = min(2, model.config.num_steps - 1)
     rows, columns = Dim('rows'), Dim('columns')
     prior = {2: rows, 3: columns}
     prefix = {3: Dim('prefix')}
-    dynamic = {name: None for name in STEP_INPUTS}
-    dynamic.update(latent=prior, low=prior, high=prior, token_grid={0: Dim('token_rows'), 1: Dim('token_columns')},
-                   depth_grid={0: Dim('depth_rows'), 1: Dim('depth_columns')}, past_keys=prefix, past_values=prefix)
-    _export(StepGraph(model), step_inputs(model, reference, k), folder / 'step.onnx', STEP_INPUTS, STEP_OUTPUTS,
-            dynamic)
+    dynamic = dict.fromkeys(STEP_INPUTS)
+    dynamic.update(
+        latent=prior,
+        low=prior,
+        high=prior,
+        token_grid={0: Dim('token_rows'), 1: Dim('token_columns')},
+        depth_grid={0: Dim('depth_rows'), 1: Dim('depth_columns')},
+        past_keys=prefix,
+        past_values=prefix,
+    )
+    _export(
+        StepGraph(model),
+        step_inputs(model, reference, k),
+        folder / 'step.onnx',
+        STEP_INPUTS,
+        STEP_OUTPUTS,
+        dynamic,
+    )
     output = reference['outputs'][k]
     grid = {2: rows, 3: columns}
     dynamic = {'depth': grid, 'range_logits': grid, 'log_scale': grid, 'upsample_mask': None}
-    _export(UpsampleGraph(model), (output.depth, output.range_logits, output.log_scale,
-                                   reference['encoded'].upsample_mask),
-            folder / 'upsample.onnx', UPSAMPLE_INPUTS, UPSAMPLE_OUTPUTS, dynamic)
+    _export(
+        UpsampleGraph(model),
+        (output.depth, output.range_logits, output.log_scale, reference['encoded'].upsample_mask),
+        folder / 'upsample.onnx',
+        UPSAMPLE_INPUTS,
+        UPSAMPLE_OUTPUTS,
+        dynamic,
+    )
 
 
 def _export(module, arguments, path, inputs, outputs, dynamic_shapes=None):
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        torch.onnx.export(module.eval(), arguments, path, dynamo=True, opset_version=OPSET, input_names=list(inputs),
-                          output_names=list(outputs), dynamic_shapes=dynamic_shapes, external_data=False,
-                          verbose=False)
+        torch.onnx.export(
+            module.eval(),
+            arguments,
+            path,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic_shapes,
+            external_data=False,
+            verbose=False,
+        )
 
 
 def check_parity(model, folder, reference):
     """
     Run the bundle in onnxruntime against torch; ExportError if they differ.
 
-    With the windows given from torch every step's depth agrees within 1e-4; free-running, where a window may
-    tip over at a bin's edge, 99.9 % of the pixels agree within 1e-3.
+    With the windows given from torch every step's depth agrees within 1e-4; free-running, where a
+    window may tip over at a bin's edge, 99.9 % of the pixels agree within 1e-3.
     """
     manifest = json.loads((folder / 'model.json').read_text())
     backend = OnnxRuntimeBackend(Bundle(folder, manifest))
     space = model.config.bin_space
     for k, output in enumerate(reference['outputs']):
-        given = {name: tensor.numpy() for name, tensor in
-                 zip(STEP_INPUTS, step_inputs(model, reference, k))}
+        given = {
+            name: tensor.numpy()
+            for name, tensor in zip(STEP_INPUTS, step_inputs(model, reference, k))
+        }
         found = backend.run_step(given)['depth']
-        error = _relative(from_bin_space(torch.from_numpy(found), space), from_bin_space(output.depth, space))
+        error = _relative(
+            from_bin_space(torch.from_numpy(found), space), from_bin_space(output.depth, space)
+        )
         if error.max() > GIVEN_RANGE_TOLERANCE:
-            raise ExportError(f'step {k + 1} of step.onnx differs from torch by {error.max():.1e} (limit '
-                              f'{GIVEN_RANGE_TOLERANCE:.0e})')
-    backend.start(reference['image'][0].numpy(), float(reference['depth_min']), float(reference['depth_max']))
+            raise ExportError(
+                f'step {k + 1} of step.onnx differs from torch by {error.max():.1e} (limit '
+                f'{GIVEN_RANGE_TOLERANCE:.0e})'
+            )
+    backend.start(
+        reference['image'][0].numpy(), float(reference['depth_min']), float(reference['depth_max'])
+    )
     for k, depth in enumerate(reference['depth']):
         backend.step()
-        share = (_relative(torch.from_numpy(backend.finish().depth), depth) <= FREE_TOLERANCE).float().mean()
+        share = (
+            (_relative(torch.from_numpy(backend.finish().depth), depth) <= FREE_TOLERANCE)
+            .float()
+            .mean()
+        )
         if share < FREE_SHARE:
-            raise ExportError(f'step {k + 1}, free-running: only {share:.2%} of the pixels agree with torch')
+            raise ExportError(
+                f'step {k + 1}, free-running: only {share:.2%} of the pixels agree with torch'
+            )
 
 
 def _relative(found, expected):
@@ -229,21 +354,39 @@ def _relative(found, expected):
 def _manifest(model, record):
     config = model.config
     from dar_ros.model.encoder import IMAGENET_MEAN, IMAGENET_STD
+
     manifest = {
-        'name': config.name, 'input_size': list(config.input_size), 'num_steps': config.num_steps,
-        'num_bins': config.num_bins, 'bin_space': config.bin_space, 'window_neighbors': config.window_neighbors,
+        'name': config.name,
+        'input_size': list(config.input_size),
+        'num_steps': config.num_steps,
+        'num_bins': config.num_bins,
+        'bin_space': config.bin_space,
+        'window_neighbors': config.window_neighbors,
         'grid_sizes': [list(size) for size in config.grid_sizes()],
         'depth_grid_sizes': [list(size) for size in config.depth_grid_sizes()],
-        'latent_width': config.latent_width, 'layers': config.layers, 'heads': config.heads, 'width': config.width,
-        'depth_range': list(config.depth_range), 'trained_span': list(config.trained_span),
+        'latent_width': config.latent_width,
+        'layers': config.layers,
+        'heads': config.heads,
+        'width': config.width,
+        'depth_range': list(config.depth_range),
+        'trained_span': list(config.trained_span),
         'canonical_focal': config.canonical_focal,
         'sigma_factors': record.get('sigma_factors', [1.0] * config.num_steps),
-        'normalisation': {'mean': IMAGENET_MEAN, 'std': IMAGENET_STD, 'where': 'inside encoder.onnx'},
+        'normalisation': {
+            'mean': IMAGENET_MEAN,
+            'std': IMAGENET_STD,
+            'where': 'inside encoder.onnx',
+        },
         'parameters': sum(p.numel() for p in model.parameters()),
-        'provenance': {'backbone': config.backbone, 'commit': _commit(),
-                       'training': record.get('training', 'none: random weights'),
-                       'iteration': record.get('iteration', 0), 'validation': record.get('validation', {})},
-        'licence': 'Apache-2.0'}
+        'provenance': {
+            'backbone': config.backbone,
+            'commit': _commit(),
+            'training': record.get('training', 'none: random weights'),
+            'iteration': record.get('iteration', 0),
+            'validation': record.get('validation', {}),
+        },
+        'licence': 'Apache-2.0',
+    }
     if 'row_medians' in record:
         manifest['baseline_row_medians'] = record['row_medians']
     return manifest
@@ -251,8 +394,13 @@ def _manifest(model, record):
 
 def _commit():
     try:
-        done = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=Path(__file__).parent, capture_output=True,
-                              text=True, timeout=10)
+        done = subprocess.run(
+            ['git', 'rev-parse', 'HEAD'],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except OSError:
         return 'unknown'
     return done.stdout.strip() or 'unknown'

@@ -11,13 +11,16 @@ EDGE_THRESHOLD = 0.05
 
 def write_depth(stem, frame, image, depth_range):
     """
-    Write STEM.npy (float32 (H, W) metres, NaN where invalid), STEM_depth.png and STEM.ply of a DepthFrame.
+    Write STEM.npy (float32 (H, W) metres, NaN where invalid), STEM_depth.png and STEM.ply of a
+    DepthFrame.
 
     Returns the nearest and farthest depth and the share of valid pixels.
     """
     finite = np.isfinite(frame.depth)
     np.save(f'{stem}.npy', np.where(finite, frame.depth, np.nan).astype(np.float32))
-    cv2.imwrite(f'{stem}_depth.png', cv2.cvtColor(colorize(frame.depth, *depth_range), cv2.COLOR_RGB2BGR))
+    cv2.imwrite(
+        f'{stem}_depth.png', cv2.cvtColor(colorize(frame.depth, *depth_range), cv2.COLOR_RGB2BGR)
+    )
     kept = finite & ~flying_pixels(frame.depth, EDGE_THRESHOLD)
     write_ply(f'{stem}.ply', unproject(frame.depth, frame.intrinsics)[kept], image[kept])
     valid = frame.depth[finite]
@@ -29,8 +32,11 @@ def write_ply(path, points, colors):
     vertices = np.empty(len(points), [('xyz', '<f4', 3), ('rgb', 'u1', 3)])
     vertices['xyz'], vertices['rgb'] = points, colors
     properties = ''.join(f'property float {axis}\n' for axis in 'xyz') + ''.join(
-        f'property uchar {name}\n' for name in ('red', 'green', 'blue'))
+        f'property uchar {name}\n' for name in ('red', 'green', 'blue')
+    )
     with open(path, 'wb') as file:
-        file.write(f'ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{properties}'
-                   'end_header\n'.encode())
+        file.write(
+            f'ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{properties}'
+            'end_header\n'.encode()
+        )
         file.write(vertices.tobytes())

@@ -34,8 +34,9 @@ class Intrinsics:
     def scale(self, sx, sy=None):
         """Intrinsics after a resize by (sx, sy): x' = (x + 0.5) sx - 0.5."""
         sy = sx if sy is None else sy
-        return Intrinsics(self.fx * sx, self.fy * sy,
-                          (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5)
+        return Intrinsics(
+            self.fx * sx, self.fy * sy, (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5
+        )
 
     def crop(self, left, top):
         """Intrinsics of a crop that begins at column `left`, row `top` (negative: padding)."""

@@ -21,25 +21,35 @@ class DepthSettings:
     """What may change from frame to frame; zeros stand for the model's own values."""
 
     num_steps: int = 0
-    depth_min: float = 0.0              # metres
-    depth_max: float = 0.0              # metres
-    depth_scale: float = 1.0            # calibration factor on depth and sigma
+    depth_min: float = 0.0  # metres
+    depth_max: float = 0.0  # metres
+    depth_scale: float = 1.0  # calibration factor on depth and sigma
     beyond_range: str = 'inf'
     max_relative_uncertainty: float = 0.0
-    latency_budget_ms: float = 0.0      # 0: off
+    latency_budget_ms: float = 0.0  # 0: off
 
     def resolve(self, bundle):
-        """Return (steps, (near, far)) in force for a bundle; UsageError with the reason if they make no sense."""
+        """
+        Return (steps, (near, far)) in force for a bundle; UsageError with the reason if they make
+        no sense.
+        """
         steps = self.num_steps or bundle.num_steps
-        near, far = self.depth_min or bundle.depth_range[0], self.depth_max or bundle.depth_range[1]
+        near, far = (
+            self.depth_min or bundle.depth_range[0],
+            self.depth_max or bundle.depth_range[1],
+        )
         if not 1 <= steps <= bundle.num_steps:
-            raise UsageError(f'num_steps {steps} is not within 1..{bundle.num_steps} of {bundle.name}')
+            raise UsageError(
+                f'num_steps {steps} is not within 1..{bundle.num_steps} of {bundle.name}'
+            )
         if not 0 < near < far < np.inf:
             raise UsageError(f'depth range [{near}, {far}] m: 0 < depth_min < depth_max is needed')
         if not 0 < self.depth_scale < np.inf:
             raise UsageError(f'depth_scale {self.depth_scale} must be above 0')
         if self.beyond_range not in BEYOND_RANGE:
-            raise UsageError(f'beyond_range {self.beyond_range!r} is none of {", ".join(BEYOND_RANGE)}')
+            raise UsageError(
+                f'beyond_range {self.beyond_range!r} is none of {", ".join(BEYOND_RANGE)}'
+            )
         if self.max_relative_uncertainty < 0 or self.latency_budget_ms < 0:
             raise UsageError('max_relative_uncertainty and latency_budget_ms must not be negative')
         return steps, (near, far)
@@ -49,16 +59,18 @@ class DepthSettings:
 class DepthFrame:
     """Depth of one image; see postprocess.real_depth for what is not finite."""
 
-    depth: np.ndarray                   # float32 (H, W), metres along optical Z
-    sigma: np.ndarray                   # float32 (H, W), metres, one standard deviation
-    intrinsics: Intrinsics              # of the image; None if unknown
+    depth: np.ndarray  # float32 (H, W), metres along optical Z
+    sigma: np.ndarray  # float32 (H, W), metres, one standard deviation
+    intrinsics: Intrinsics  # of the image; None if unknown
     steps: int
     timings: dict = field(default_factory=dict)  # stage -> seconds
     warnings: tuple = ()
 
 
 class StepScheduler:
-    """Decides whether the next step still fits a latency budget, from the recent p95 of every stage."""
+    """
+    Decides whether the next step still fits a latency budget, from the recent p95 of every stage.
+    """
 
     def __init__(self):
         self._recent = defaultdict(lambda: deque(maxlen=LATENCY_WINDOW))
@@ -73,9 +85,16 @@ class StepScheduler:
         return float(np.quantile(times, 0.95)) if times else 0.0
 
     def fits(self, elapsed, step, budget):
-        """Whether step number `step`, and what follows the last step, end within `budget` seconds."""
-        return elapsed + self.expected(f'step_{step}') + self.expected('upsample') + self.expected(
-            'postprocess') <= budget
+        """
+        Whether step number `step`, and what follows the last step, end within `budget` seconds.
+        """
+        return (
+            elapsed
+            + self.expected(f'step_{step}')
+            + self.expected('upsample')
+            + self.expected('postprocess')
+            <= budget
+        )
 
 
 class DepthPipeline:
@@ -91,10 +110,7 @@ class DepthPipeline:
 
         Without intrinsics the canonical camera is assumed, and a warning says so.
         """
-        frame = None
-        for frame in self._run(image, intrinsics, settings, every_step=False):
-            pass
-        return frame
+        return next(self._run(image, intrinsics, settings, every_step=False))
 
     def per_step(self, image, intrinsics=None, settings=DepthSettings()):
         """Yield the DepthFrame of every step: what evaluation compares."""
@@ -113,7 +129,9 @@ class DepthPipeline:
             before = now
 
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise FrameError(f'expected an RGB uint8 image (H, W, 3), not {image.dtype} {image.shape}')
+            raise FrameError(
+                f'expected an RGB uint8 image (H, W, 3), not {image.dtype} {image.shape}'
+            )
         network_image, spec = prepare(image, bundle.input_size)
         # Canonical over real metres; the calibration factor makes real metres longer.
         scale = canonical_scale(intrinsics, spec, bundle.canonical_focal) / settings.depth_scale
@@ -129,27 +147,47 @@ class DepthPipeline:
             self.backend.step()
             timed(f'step_{step}')
             if every_step:
-                yield self._finish(spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range)
+                yield self._finish(
+                    spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range
+                )
         if not every_step:
-            yield self._finish(spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range)
+            yield self._finish(
+                spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range
+            )
 
-    def _finish(self, spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range):
+    def _finish(
+        self, spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range
+    ):
         prediction = self.backend.finish()
         timed('upsample')
         depth, sigma = real_depth(
-            prediction, spec, scale, depth_range, self.bundle.sigma_factors[prediction.step - 1],
-            settings.beyond_range, settings.max_relative_uncertainty)
+            prediction,
+            spec,
+            scale,
+            depth_range,
+            self.bundle.sigma_factors[prediction.step - 1],
+            settings.beyond_range,
+            settings.max_relative_uncertainty,
+        )
         timed('postprocess')
-        return DepthFrame(depth, sigma, intrinsics, prediction.step, dict(timings),
-                          tuple(self._warnings(intrinsics, canonical_range)))
+        return DepthFrame(
+            depth,
+            sigma,
+            intrinsics,
+            prediction.step,
+            dict(timings),
+            tuple(self._warnings(intrinsics, canonical_range)),
+        )
 
     def _warnings(self, intrinsics, canonical_range):
         if intrinsics is None:
             yield 'no intrinsics: the scale of the depth is assumed'
         near, far = self.bundle.trained_span
         if canonical_range[0] < 0.999 * near or canonical_range[1] > 1.001 * far:
-            yield (f'the depth range is [{canonical_range[0]:.2f}, {canonical_range[1]:.1f}] m in the canonical '
-                   f'camera, outside the trained [{near:.2f}, {far:.1f}] m')
+            yield (
+                f'the depth range is [{canonical_range[0]:.2f}, {canonical_range[1]:.1f}] m in '
+                f'the canonical camera, outside the trained [{near:.2f}, {far:.1f}] m'
+            )
 
 
 def open_pipeline(model=None, backend='auto', precision='auto', threads=None):

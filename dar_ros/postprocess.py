@@ -1,4 +1,6 @@
-"""Network depth -> depth and uncertainty of the image, validity (REP 117), flying pixels, colours."""
+"""
+Network depth -> depth and uncertainty of the image, validity (REP 117), flying pixels, colours.
+"""
 
 import math
 
@@ -12,14 +14,24 @@ BEYOND_RANGE = ('inf', 'nan', 'clamp')
 BLEND_LIMIT = 0.08  # relative difference of neighbours above which a resize must not blend them
 
 
-def real_depth(prediction, spec, scale, depth_range, sigma_factor, beyond_range='inf', max_relative_uncertainty=0.0):
+def real_depth(
+    prediction,
+    spec,
+    scale,
+    depth_range,
+    sigma_factor,
+    beyond_range='inf',
+    max_relative_uncertainty=0.0,
+):
     """
-    Prediction (h, w) in canonical metres -> depth, sigma, float32 (H, W) in metres of the source image.
+    Prediction (h, w) in canonical metres -> depth, sigma, float32 (H, W) in metres of the source
+    image.
 
-    `scale` is canonical over real metres (s, divided by the calibration factor); `depth_range` real metres.
-    Depth is +inf beyond the range and -inf too near (REP 117), NaN where the uncertainty is above the limit;
-    `beyond_range` 'nan' or 'clamp' (to the far limit) replaces +inf. sigma = depth * sqrt(2) * Laplace scale *
-    sigma_factor; it is NaN where the depth is not finite.
+    `scale` is canonical over real metres (s, divided by the calibration factor); `depth_range`
+    real metres. Depth is +inf beyond the range and -inf too near (REP 117), NaN where the
+    uncertainty is above the limit; `beyond_range` 'nan' or 'clamp' (to the far limit) replaces
+    +inf. sigma = depth * sqrt(2) * Laplace scale * sigma_factor; it is NaN where the depth is not
+    finite.
     """
     depth = prediction.depth * np.float32(1 / scale)
     relative = prediction.scale * np.float32(math.sqrt(2) * sigma_factor)
@@ -52,10 +64,11 @@ def resize_depth(depth, spec):
 
 def flying_pixels(depth, threshold):
     """
-    Boolean (H, W): pixels whose depth jumps, relative to itself, to both sides of a row or of a column.
+    Boolean (H, W): pixels whose depth jumps, relative to itself, to both sides of a row or of a
+    column.
 
-    A pixel between two surfaces differs from both; the pixels of a surface's own border differ on one side
-    only and stay. `threshold` 0 marks none.
+    A pixel between two surfaces differs from both; the pixels of a surface's own border differ on
+    one side only and stay. `threshold` 0 marks none.
     """
     flying = np.zeros(depth.shape, bool)
     if threshold <= 0:
@@ -64,7 +77,8 @@ def flying_pixels(depth, threshold):
         limit = threshold * depth
         across = depth[:, 1:] - depth[:, :-1]
         down = depth[1:] - depth[:-1]
-        # A ramp: further on one side, nearer on the other. A thin thing in front of a wall is no ramp.
+        # A ramp: further on one side, nearer on the other. A thin thing in front of a wall is no
+        # ramp.
         left, right = across[:, :-1], across[:, 1:]
         middle = limit[:, 1:-1]
         flying[:, 1:-1] = (np.minimum(left, right) > middle) | (np.maximum(left, right) < -middle)
@@ -76,13 +90,16 @@ def flying_pixels(depth, threshold):
 
 def colorize(depth, near, far):
     """
-    Depth (H, W) in metres -> RGB uint8 (H, W, 3); the scale is fixed: log from `near` (red) to `far` (blue).
+    Depth (H, W) in metres -> RGB uint8 (H, W, 3); the scale is fixed: log from `near` (red) to
+    `far` (blue).
 
     Invalid pixels are black, those beyond the range dark grey.
     """
     finite = np.isfinite(depth)
     with np.errstate(invalid='ignore', divide='ignore'):
-        place = (np.log(np.maximum(depth, 1e-6)) - math.log(near)) / (math.log(far) - math.log(near))
+        place = (np.log(np.maximum(depth, 1e-6)) - math.log(near)) / (
+            math.log(far) - math.log(near)
+        )
     level = np.where(finite, np.clip(1 - place, 0, 1) * 255, 0).astype(np.uint8)
     color = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
     color[~finite] = 0

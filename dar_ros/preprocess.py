@@ -1,4 +1,7 @@
-"""Image -> network input, and back: isotropic resize and centred padding; the canonical camera's scale."""
+"""
+Image -> network input, and back: isotropic resize and centred padding; the canonical camera's
+scale.
+"""
 
 from dataclasses import dataclass
 
@@ -15,7 +18,7 @@ class ResizeSpec:
     source_size: tuple
     network_size: tuple
     content_size: tuple
-    scale: float                        # network pixels per source pixel
+    scale: float  # network pixels per source pixel
     top: int
     left: int
 
@@ -24,24 +27,37 @@ class ResizeSpec:
         """Largest isotropic fit, centred."""
         height, width = source_size
         scale = min(network_size[0] / height, network_size[1] / width)
-        content = (min(network_size[0], max(1, round(height * scale))),
-                   min(network_size[1], max(1, round(width * scale))))
-        return cls(tuple(source_size), tuple(network_size), content, scale,
-                   (network_size[0] - content[0]) // 2, (network_size[1] - content[1]) // 2)
+        content = (
+            min(network_size[0], max(1, round(height * scale))),
+            min(network_size[1], max(1, round(width * scale))),
+        )
+        return cls(
+            tuple(source_size),
+            tuple(network_size),
+            content,
+            scale,
+            (network_size[0] - content[0]) // 2,
+            (network_size[1] - content[1]) // 2,
+        )
 
     @property
     def window(self):
         """Slices of the content in the network's input."""
-        return (slice(self.top, self.top + self.content_size[0]),
-                slice(self.left, self.left + self.content_size[1]))
+        return (
+            slice(self.top, self.top + self.content_size[0]),
+            slice(self.left, self.left + self.content_size[1]),
+        )
 
 
 def prepare(image, network_size):
     """RGB uint8 (H, W, 3) -> network input uint8 (h, w, 3), ResizeSpec."""
     spec = ResizeSpec.fit(image.shape[:2], network_size)
     interpolation = cv2.INTER_AREA if spec.scale < 1 else cv2.INTER_LINEAR
-    content = image if spec.content_size == spec.source_size else cv2.resize(
-        image, spec.content_size[::-1], interpolation=interpolation)
+    content = (
+        image
+        if spec.content_size == spec.source_size
+        else cv2.resize(image, spec.content_size[::-1], interpolation=interpolation)
+    )
     if spec.content_size == spec.network_size:
         return np.ascontiguousarray(content), spec
     network = np.empty((*spec.network_size, 3), np.uint8)
@@ -60,7 +76,8 @@ def restore(array, spec, interpolation=cv2.INTER_LINEAR):
 
 def canonical_scale(intrinsics, spec, canonical_focal):
     """
-    Return s = f_c / f, f the focal length after the resize (Metric3D, ICCV 2023): canonical depth = s * metric depth.
+    Return s = f_c / f, f the focal length after the resize (Metric3D, ICCV 2023): canonical depth
+    = s * metric depth.
 
     Without intrinsics the canonical camera is assumed: 1.0.
     """

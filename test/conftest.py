@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def bundle():
     """Return the bundled dar_tiny, verified."""
     from dar_ros.bundle import open_bundle
+
     return open_bundle(ROOT / 'models' / 'dar_tiny')
 
 
@@ -22,6 +23,7 @@ def pipeline(bundle):
     """Return a pipeline on the bundled model."""
     from dar_ros.backends import open_backend
     from dar_ros.pipeline import DepthPipeline
+
     return DepthPipeline(open_backend(bundle))
 
 
@@ -29,33 +31,49 @@ def pipeline(bundle):
 def copied_bundle(bundle, tmp_path):
     """Return a copy of the bundled model's folder, to be damaged."""
     import shutil
+
     return Path(shutil.copytree(bundle.path, tmp_path / 'bundle'))
 
 
 @pytest.fixture(scope='module')
 def ros_environment(tmp_path_factory):
-    """Environment variables of a ROS domain of its own on this machine; they hold for this process too."""
+    """
+    Environment variables of a ROS domain of its own on this machine; they hold for this process
+    too.
+    """
     pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+    from dar_ros.ros.middleware import profile_variable
+
     with pytest.MonkeyPatch.context() as patch:
         domain = 1 + (os.getpid() * 7 + hash(str(tmp_path_factory.mktemp('ros')))) % 100
-        for name, value in {'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-                            'FASTDDS_DEFAULT_PROFILES_FILE': str(ROOT / 'config' / 'fastdds.xml'),
-                            'FASTRTPS_DEFAULT_PROFILES_FILE': str(ROOT / 'config' / 'fastdds.xml'),
-                            'RCUTILS_LOGGING_BUFFERED_STREAM': '0'}.items():
+        for name, value in {
+            'ROS_DOMAIN_ID': str(domain),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            profile_variable(): str(ROOT / 'config' / 'fastdds.xml'),
+            'RCUTILS_LOGGING_BUFFERED_STREAM': '0',
+        }.items():
             patch.setenv(name, value)
         yield dict(os.environ)
 
 
 @pytest.fixture
 def start_process(ros_environment, tmp_path):
-    """Start `python -m MODULE --ros-args ...`; output goes to a file; what still runs at the end is stopped."""
+    """
+    Start `python -m MODULE --ros-args ...`; output goes to a file; what still runs at the end is
+    stopped.
+    """
     running = []
 
     def start(module, *arguments):
         log = tmp_path / f'{module}.{len(running)}.log'
         with log.open('w') as file:
-            process = subprocess.Popen([sys.executable, '-m', module, '--ros-args', *arguments], cwd=ROOT,
-                                       env=dict(os.environ), stdout=file, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                [sys.executable, '-m', module, '--ros-args', *arguments],
+                cwd=ROOT,
+                env=dict(os.environ),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
         process.log = log
         running.append(process)
         return process

@@ -22,7 +22,9 @@ def refused(folder, *words):
 
 
 def test_the_bundled_model_opens(bundle):
-    assert bundle.name == 'dar_tiny' and bundle.num_steps == len(bundle.grid_sizes) == len(bundle.sigma_factors)
+    assert bundle.name == 'dar_tiny' and bundle.num_steps == len(bundle.grid_sizes) == len(
+        bundle.sigma_factors
+    )
     assert open_bundle(None).path.samefile(bundle.path)
 
 

@@ -8,11 +8,11 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
 
-import rclpy  # noqa: E402
-from rclpy.qos import qos_profile_sensor_data  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
 
-from dar_ros.ros.conversions import image_to_rgb  # noqa: E402
+from dar_ros.ros.conversions import image_to_rgb
 
 
 def receive(count, patience=60):
@@ -46,8 +46,17 @@ def pictures(tmp_path):
 
 
 def test_a_folder_loops(start_process, pictures):
-    start_process('dar_ros.ros.camera', '-p', f'source:={pictures}', '-p', 'fov:=90.0', '-p', 'rate:=20.0',
-                  '-p', 'frame_id:=lens')
+    start_process(
+        'dar_ros.ros.camera',
+        '-p',
+        f'source:={pictures}',
+        '-p',
+        'fov:=90.0',
+        '-p',
+        'rate:=20.0',
+        '-p',
+        'frame_id:=lens',
+    )
     images, infos = receive(5)
     shades = [int(image_to_rgb(msg).mean()) for msg in images[:4]]
     assert shades in ([50, 150, 50, 150], [150, 50, 150, 50])
@@ -66,11 +75,20 @@ def test_a_folder_of_an_unknown_camera_is_uncalibrated(start_process, pictures):
 def test_a_video_ends(start_process, tmp_path):
     path = tmp_path / 'clip.avi'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
-    for _ in range(15):
+    for _ in range(60):
         writer.write(np.full((48, 64, 3), 90, np.uint8))
     writer.release()
-    process = start_process('dar_ros.ros.camera', '-p', f'source:={path}', '-p', 'loop:=false', '-p', 'rate:=10.0',
-                            '-p', 'focal:=55.0')
+    process = start_process(
+        'dar_ros.ros.camera',
+        '-p',
+        f'source:={path}',
+        '-p',
+        'loop:=false',
+        '-p',
+        'rate:=10.0',
+        '-p',
+        'focal:=55.0',
+    )
     _, infos = receive(1)
     assert infos[0].k[0] == 55
     assert process.wait(60) == 0
@@ -82,7 +100,15 @@ def test_the_simulated_room(start_process):
     start_process('dar_ros.ros.camera', '-p', 'width:=160', '-p', 'height:=120')
     images, infos = receive(3)
     assert (images[0].height, images[0].width) == (120, 160)
-    assert image_to_rgb(images[0]).std() > 10 and infos[0].k[0] == pytest.approx(80 / np.tan(np.radians(35)))
+    assert image_to_rgb(images[0]).std() > 10 and infos[0].k[0] == pytest.approx(
+        80 / np.tan(np.radians(35))
+    )
+
+
+def test_an_integer_serves_as_a_float(start_process, pictures):
+    start_process('dar_ros.ros.camera', '-p', f'source:={pictures}', '-p', 'fov:=90')
+    _, infos = receive(1)
+    assert infos[0].k[0] == pytest.approx(30)
 
 
 @pytest.mark.parametrize('source', ['/no/such/place', '{tmp}'])

@@ -14,15 +14,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def need(module, extra):
-    """Skip where a module is missing, without importing it: torch dies when imported after Mesa's libraries."""
+    """
+    Skip where a module is missing, without importing it: torch dies when imported after Mesa's
+    libraries.
+    """
     if importlib.util.find_spec(module) is None:
         pytest.skip(f'{module} is not installed (extra: {extra})')
 
 
-
 def dar(*arguments, code=0):
-    done = subprocess.run([sys.executable, '-m', 'dar_ros.cli', *map(str, arguments)], cwd=ROOT, text=True,
-                          capture_output=True, timeout=280)
+    done = subprocess.run(
+        [sys.executable, '-m', 'dar_ros.cli', *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=280,
+    )
     assert done.returncode == code, done.stderr
     if code:
         assert 'Traceback' not in done.stderr
@@ -36,7 +43,14 @@ def one_line(done):
 
 def test_info_of_the_bundled_model():
     data = json.loads(dar('info', '--json').stdout)
-    assert {'parameters', 'input_size', 'num_steps', 'num_bins', 'bin_space', 'depth_range'} <= set(data)
+    assert {
+        'parameters',
+        'input_size',
+        'num_steps',
+        'num_bins',
+        'bin_space',
+        'depth_range',
+    } <= set(data)
     assert data['name'] == 'dar_tiny' and 'num_steps' in dar('info').stdout
 
 
@@ -47,17 +61,47 @@ def test_info_of_a_preset():
     assert (data['bin_space'], data['num_bins'], data['num_steps']) == ('linear', 16, 5)
 
 
-@pytest.mark.parametrize('arguments, code, word', [
-    (['info', 'no/such/bundle'], 1, 'no such folder'),
-    (['predict', 'missing.png', '--fov', '60', '--out', 'x'], 2, 'missing.png'),
-    (['predict', __file__, '--fov', '60', '--out', '{tmp}'], 1, 'no readable image'),
-    (['predict', '{image}', '--fov', '190', '--out', '{tmp}'], 2, '--fov'),
-    (['predict', '{image}', '--fov', '60', '--num-steps', '9', '--out', '{tmp}'], 2, 'num_steps'),
-    (['predict', '{image}', '--fov', '60', '--depth-min', '9', '--depth-max', '2', '--out', '{tmp}'], 2, 'range'),
-    (['predict', '{image}', '--fov', '60', '--model', '{tmp}', '--out', '{tmp}'], 1, 'model.json'),
-    (['predict', '{image}', '--fov', '60', '--backend', 'abacus', '--out', '{tmp}'], 1, 'abacus'),
-    (['evaluate', '--data', '{tmp}'], 2, 'dataset.json'),
-])
+@pytest.mark.parametrize(
+    'arguments, code, word',
+    [
+        (['info', 'no/such/bundle'], 1, 'no such folder'),
+        (['predict', 'missing.png', '--fov', '60', '--out', 'x'], 2, 'missing.png'),
+        (['predict', __file__, '--fov', '60', '--out', '{tmp}'], 1, 'no readable image'),
+        (['predict', '{image}', '--fov', '190', '--out', '{tmp}'], 2, '--fov'),
+        (
+            ['predict', '{image}', '--fov', '60', '--num-steps', '9', '--out', '{tmp}'],
+            2,
+            'num_steps',
+        ),
+        (
+            [
+                'predict',
+                '{image}',
+                '--fov',
+                '60',
+                '--depth-min',
+                '9',
+                '--depth-max',
+                '2',
+                '--out',
+                '{tmp}',
+            ],
+            2,
+            'range',
+        ),
+        (
+            ['predict', '{image}', '--fov', '60', '--model', '{tmp}', '--out', '{tmp}'],
+            1,
+            'model.json',
+        ),
+        (
+            ['predict', '{image}', '--fov', '60', '--backend', 'abacus', '--out', '{tmp}'],
+            1,
+            'abacus',
+        ),
+        (['evaluate', '--data', '{tmp}'], 2, 'dataset.json'),
+    ],
+)
 def test_errors_are_one_line(tmp_path, arguments, code, word):
     image = tmp_path / 'image.png'
     cv2.imwrite(str(image), np.zeros((20, 30, 3), np.uint8))
@@ -65,7 +109,9 @@ def test_errors_are_one_line(tmp_path, arguments, code, word):
     assert word in one_line(dar(*arguments, code=code))
 
 
-@pytest.mark.parametrize('arguments', [[], ['fly'], ['predict', 'x.png', '--out', 'y'], ['simulate', '--frames', '3']])
+@pytest.mark.parametrize(
+    'arguments', [[], ['fly'], ['predict', 'x.png', '--out', 'y'], ['simulate', '--frames', '3']]
+)
 def test_wrong_use_exits_with_2(arguments):
     assert dar(*arguments, code=2).stdout == ''
 
@@ -78,15 +124,27 @@ def test_help_has_an_example(command):
 def test_predict_writes_depth_picture_and_cloud(tmp_path, bundle, pipeline):
     rgb = cv2.resize(bundle.reference()['image'][0], (90, 130))
     cv2.imwrite(str(tmp_path / 'view.png'), rgb[..., ::-1])
-    dar('predict', tmp_path / 'view.png', '--focal', 100, '--num-steps', 3, '--out', tmp_path / 'out')
+    dar(
+        'predict',
+        tmp_path / 'view.png',
+        '--focal',
+        100,
+        '--num-steps',
+        3,
+        '--out',
+        tmp_path / 'out',
+    )
     depth = np.load(tmp_path / 'out' / 'view.npy')
     assert depth.shape == (130, 90) and depth.dtype == np.float32
     assert not np.isinf(depth).any() and np.isfinite(depth).any()
     from dar_ros.geometry import Intrinsics
     from dar_ros.pipeline import DepthSettings
+
     expected = pipeline(rgb, Intrinsics(100, 100, 44.5, 64.5), DepthSettings(num_steps=3)).depth
     finite = np.isfinite(expected)
-    assert np.array_equal(np.isfinite(depth), finite) and np.allclose(depth[finite], expected[finite], rtol=1e-4)
+    assert np.array_equal(np.isfinite(depth), finite) and np.allclose(
+        depth[finite], expected[finite], rtol=1e-4
+    )
     assert cv2.imread(str(tmp_path / 'out' / 'view_depth.png')).shape == (130, 90, 3)
     header, _, body = (tmp_path / 'out' / 'view.ply').read_bytes().partition(b'end_header\n')
     count = int(header.split(b'element vertex ')[1].split()[0])
@@ -95,7 +153,19 @@ def test_predict_writes_depth_picture_and_cloud(tmp_path, bundle, pipeline):
 
 def test_simulate_then_evaluate(tmp_path):
     need('mujoco', 'sim')
-    dar('simulate', '--split', 'val', '--frames', 4, '--seed', 3, '--out', tmp_path / 'data', '--workers', 1)
+    dar(
+        'simulate',
+        '--split',
+        'val',
+        '--frames',
+        4,
+        '--seed',
+        3,
+        '--out',
+        tmp_path / 'data',
+        '--workers',
+        1,
+    )
     done = dar('evaluate', '--data', tmp_path / 'data', '--frames', 3, '--json')
     report = json.loads(done.stdout)
     names = {'abs_rel', 'rmse', 'log10', 'silog', 'd1', 'd2', 'd3'}

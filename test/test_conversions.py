@@ -6,19 +6,24 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip('sensor_msgs', reason='sensor_msgs is not installed (extra: ros, or a sourced ROS 2)')
+pytest.importorskip(
+    'sensor_msgs', reason='sensor_msgs is not installed (extra: ros, or a sourced ROS 2)'
+)
 
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
-from dar_ros.errors import FrameError  # noqa: E402
-from dar_ros.geometry import Intrinsics, unproject  # noqa: E402
-from dar_ros.ros import conversions  # noqa: E402
-from dar_ros.ros.rectification import Rectifier  # noqa: E402
+from dar_ros.errors import FrameError
+from dar_ros.geometry import Intrinsics, unproject
+from dar_ros.ros import conversions
+from dar_ros.ros.rectification import Rectifier
 
 HEADER = Header(frame_id='eye')
-COLORS = np.array([[[250, 10, 20], [10, 240, 30]], [[20, 30, 230], [128, 128, 128]]], np.uint8).repeat(
-    4, 0).repeat(6, 1)  # (8, 12, 3): large patches, so that subsampled colour survives
+COLORS = (
+    np.array([[[250, 10, 20], [10, 240, 30]], [[20, 30, 230], [128, 128, 128]]], np.uint8)
+    .repeat(4, 0)
+    .repeat(6, 1)
+)  # (8, 12, 3): large patches, so that subsampled colour survives
 
 
 def message(pixels, encoding, padding=0, bigendian=False, height=None):
@@ -28,8 +33,14 @@ def message(pixels, encoding, padding=0, bigendian=False, height=None):
         pixels = pixels.astype(pixels.dtype.newbyteorder('>'))
     rows = pixels.reshape(pixels.shape[0], -1).view(np.uint8)
     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=99)
-    msg = Image(header=HEADER, height=height or pixels.shape[0], width=pixels.shape[1], encoding=encoding,
-                step=rows.shape[1], is_bigendian=int(bigendian))
+    msg = Image(
+        header=HEADER,
+        height=height or pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        step=rows.shape[1],
+        is_bigendian=int(bigendian),
+    )
     msg.data = array.array('B', rows.tobytes())
     return msg
 
@@ -39,11 +50,21 @@ def gray_of(rgb):
 
 
 @pytest.mark.parametrize('padding', [0, 7])
-@pytest.mark.parametrize('encoding, channels', [
-    ('rgb8', [0, 1, 2]), ('bgr8', [2, 1, 0]), ('8UC3', [2, 1, 0]), ('rgba8', [0, 1, 2, 0]), ('bgra8', [2, 1, 0, 0]),
-    ('8UC4', [2, 1, 0, 0])])
+@pytest.mark.parametrize(
+    'encoding, channels',
+    [
+        ('rgb8', [0, 1, 2]),
+        ('bgr8', [2, 1, 0]),
+        ('8UC3', [2, 1, 0]),
+        ('rgba8', [0, 1, 2, 0]),
+        ('bgra8', [2, 1, 0, 0]),
+        ('8UC4', [2, 1, 0, 0]),
+    ],
+)
 def test_colour_encodings(encoding, channels, padding):
-    assert np.array_equal(conversions.image_to_rgb(message(COLORS[..., channels], encoding, padding)), COLORS)
+    assert np.array_equal(
+        conversions.image_to_rgb(message(COLORS[..., channels], encoding, padding)), COLORS
+    )
 
 
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
@@ -56,9 +77,14 @@ def test_grey(encoding):
 @pytest.mark.parametrize('encoding', ['mono16', '16UC1', 'rgb16', 'bgr16'])
 def test_16_bit(encoding, bigendian):
     source = {'rgb16': COLORS, 'bgr16': COLORS[..., ::-1]}.get(encoding, gray_of(COLORS))
-    found = conversions.image_to_rgb(message(source.astype(np.uint16) * 257, encoding, 4, bigendian))
-    expected = COLORS if '16UC' not in encoding and 'mono' not in encoding else np.repeat(
-        gray_of(COLORS)[..., None], 3, 2)
+    found = conversions.image_to_rgb(
+        message(source.astype(np.uint16) * 257, encoding, 4, bigendian)
+    )
+    expected = (
+        COLORS
+        if '16UC' not in encoding and 'mono' not in encoding
+        else np.repeat(gray_of(COLORS)[..., None], 3, 2)
+    )
     assert np.array_equal(found, expected)
 
 
@@ -67,7 +93,9 @@ def test_16_bit(encoding, bigendian):
 def test_bayer(pattern, bits):
     """A flat colour seen through the mosaic comes back as that colour."""
     color = {'r': 200, 'g': 100, 'b': 40}
-    mosaic = np.tile(np.array([[color[c] for c in pattern[:2]], [color[c] for c in pattern[2:]]]), (8, 10))
+    mosaic = np.tile(
+        np.array([[color[c] for c in pattern[:2]], [color[c] for c in pattern[2:]]]), (8, 10)
+    )
     mosaic = mosaic.astype(np.uint8) if bits == 8 else (mosaic * 257).astype(np.uint16)
     found = conversions.image_to_rgb(message(mosaic, f'bayer_{pattern}{bits}'))
     assert (found[2:-2, 2:-2] == [200, 100, 40]).all()
@@ -77,7 +105,7 @@ def test_bayer(pattern, bits):
 def test_packed_yuv(encoding, order):
     yuv = cv2.cvtColor(COLORS, cv2.COLOR_RGB2YUV).astype(float)
     # OpenCV's packed formats are of limited range, its YUV of full range.
-    y = (16 + yuv[..., 0] * 219 / 255)
+    y = 16 + yuv[..., 0] * 219 / 255
     u, v = (128 + (yuv[..., i] - 128) * k for i, k in ((1, 0.504 / 0.492), (2, 0.439 / 0.877)))
     packed = np.zeros((*COLORS.shape[:2], 2), np.uint8)
     luma = order.index('y')
@@ -107,12 +135,22 @@ def broken(**changes):
     return msg
 
 
-@pytest.mark.parametrize('changes, word', [
-    ({'encoding': 'xyz9'}, 'encoding'), ({'encoding': ''}, 'encoding'), ({'width': 0}, 'size'),
-    ({'height': 0}, 'size'), ({'step': 11}, 'step'), ({'data': array.array('B', b'12')}, 'truncated'),
-    ({'height': 4_000_000_000}, 'size'), ({'height': 16000, 'width': 16000, 'step': 48000}, 'truncated'),
-    ({'width': 11, 'encoding': 'yuv422'}, 'even'), ({'encoding': 'mono16', 'step': 37}, 'step'),
-    ({'data': array.array('B')}, 'truncated')])
+@pytest.mark.parametrize(
+    'changes, word',
+    [
+        ({'encoding': 'xyz9'}, 'encoding'),
+        ({'encoding': ''}, 'encoding'),
+        ({'width': 0}, 'size'),
+        ({'height': 0}, 'size'),
+        ({'step': 11}, 'step'),
+        ({'data': array.array('B', b'12')}, 'truncated'),
+        ({'height': 4_000_000_000}, 'size'),
+        ({'height': 16000, 'width': 16000, 'step': 48000}, 'truncated'),
+        ({'width': 11, 'encoding': 'yuv422'}, 'even'),
+        ({'encoding': 'mono16', 'step': 37}, 'step'),
+        ({'data': array.array('B')}, 'truncated'),
+    ],
+)
 def test_malformed_images_get_one_line(changes, word):
     with pytest.raises(FrameError, match=word) as caught:
         conversions.image_to_rgb(broken(**changes))
@@ -125,8 +163,13 @@ def test_random_headers_never_do_anything_else():
     encodings = [*conversions._ENCODINGS, 'junk']
     decoded = 0
     for _ in range(10_000):
-        msg = Image(height=int(rng.integers(0, 9)), width=int(rng.integers(0, 9)), step=int(rng.integers(0, 60)),
-                    encoding=encodings[rng.integers(len(encodings))], is_bigendian=int(rng.integers(2)))
+        msg = Image(
+            height=int(rng.integers(0, 9)),
+            width=int(rng.integers(0, 9)),
+            step=int(rng.integers(0, 60)),
+            encoding=encodings[rng.integers(len(encodings))],
+            is_bigendian=int(rng.integers(2)),
+        )
         msg.data = array.array('B', rng.bytes(int(rng.integers(0, 300))))
         try:
             rgb = conversions.image_to_rgb(msg)
@@ -140,16 +183,25 @@ def test_random_headers_never_do_anything_else():
 def test_compressed():
     for suffix in ('.png', '.jpg'):
         data = cv2.imencode(suffix, COLORS[..., ::-1])[1].tobytes()
-        found = conversions.compressed_to_rgb(CompressedImage(format=suffix[1:], data=array.array('B', data)))
+        found = conversions.compressed_to_rgb(
+            CompressedImage(format=suffix[1:], data=array.array('B', data))
+        )
         assert found.shape == COLORS.shape
-    for data in (b'', b'junk', data[:40]):
+    for damaged in (b'', b'junk', data[:40]):
         with pytest.raises(FrameError):
-            conversions.compressed_to_rgb(CompressedImage(format='jpeg', data=array.array('B', data)))
+            conversions.compressed_to_rgb(
+                CompressedImage(format='jpeg', data=array.array('B', damaged))
+            )
 
 
 def info(width=640, height=480, fx=500.0, **fields):
-    return CameraInfo(width=width, height=height, k=[fx, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0],
-                      p=[fx, 0.0, 320.0, 0.0, 0.0, 510.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0], **fields)
+    return CameraInfo(
+        width=width,
+        height=height,
+        k=[fx, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0],
+        p=[fx, 0.0, 320.0, 0.0, 0.0, 510.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        **fields,
+    )
 
 
 def test_intrinsics_of_the_calibrated_size():
@@ -197,7 +249,12 @@ def test_depth_in_millimetres_never_wraps():
     msg = conversions.metres_to_millimetres(depth, HEADER)
     assert msg.encoding == '16UC1'
     assert np.frombuffer(msg.data, '<u2').tolist() == [1500, 0, 0, 0, 0, 0]
-    assert np.frombuffer(conversions.metres_to_millimetres(np.full((1, 1), 65.535), HEADER).data, '<u2') == 65535
+    assert (
+        np.frombuffer(
+            conversions.metres_to_millimetres(np.full((1, 1), 65.535), HEADER).data, '<u2'
+        )
+        == 65535
+    )
 
 
 @pytest.mark.parametrize('stride', [1, 3])
@@ -228,14 +285,19 @@ def test_cloud_without_colour_has_12_bytes_a_point():
     assert msg.point_step == 12 and len(msg.data) == 2 * 3 * 12
 
 
-@pytest.mark.parametrize('model, distortion', [
-    ('plumb_bob', [-0.3, 0.1, 0.001, 0.0, 0.0]), ('rational_polynomial', [-0.3, 0.1, 0, 0, 0, 0.01, 0, 0]),
-    ('equidistant', [-0.05, 0.01, 0, 0])])
+@pytest.mark.parametrize(
+    'model, distortion',
+    [
+        ('plumb_bob', [-0.3, 0.1, 0.001, 0.0, 0.0]),
+        ('rational_polynomial', [-0.3, 0.1, 0, 0, 0, 0.01, 0, 0]),
+        ('equidistant', [-0.05, 0.01, 0, 0]),
+    ],
+)
 def test_rectification_straightens(model, distortion):
     """A straight line of the world, drawn as the distorted camera sees it, comes back straight."""
     camera = Intrinsics(300, 300, 160, 120)
     ray = np.stack([np.linspace(-0.45, 0.45, 400), np.full(400, 0.3), np.ones(400)], -1)
-    project = (cv2.fisheye.projectPoints if model == 'equidistant' else cv2.projectPoints)
+    project = cv2.fisheye.projectPoints if model == 'equidistant' else cv2.projectPoints
     zero = np.zeros(3)
     if model == 'equidistant':
         pixels, _ = project(ray[:, None], zero, zero, camera.matrix(), np.array(distortion, float))

@@ -9,14 +9,16 @@ torch = pytest.importorskip('torch', reason='torch is not installed (extra: trai
 pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 pytest.importorskip('onnxscript', reason='onnxscript is not installed (extra: train)')
 
-from dar_ros import export as exporting  # noqa: E402
-from dar_ros.backends import open_backend  # noqa: E402
-from dar_ros.export import ExportError, check_parity, export, export_model, reference_run  # noqa: E402
-from dar_ros.model.checkpoint import save_checkpoint  # noqa: E402
-from dar_ros.model.dar import DAR  # noqa: E402
-from dar_ros.model.presets import PRESETS  # noqa: E402
+from dar_ros import export as exporting
+from dar_ros.backends import open_backend
+from dar_ros.export import ExportError, check_parity, export, export_model, reference_run
+from dar_ros.model.checkpoint import save_checkpoint
+from dar_ros.model.dar import DAR
+from dar_ros.model.presets import PRESETS
 
-SMALL = replace(PRESETS['dar_tiny'], input_size=(64, 96), width=32, heads=2, latent_width=16, memory_width=32)
+SMALL = replace(
+    PRESETS['dar_tiny'], input_size=(64, 96), width=32, heads=2, latent_width=16, memory_width=32
+)
 
 
 def small(**changes):
@@ -24,11 +26,20 @@ def small(**changes):
     return DAR(replace(SMALL, **changes)).eval()
 
 
-@pytest.mark.parametrize('changes', [
-    {}, {'bin_space': 'linear', 'num_bins': 16, 'window_neighbors': 1},
-    {'backbone': 'vit_tiny_patch16_224', 'input_size': (64, 112)}], ids=['log', 'linear', 'vit'])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {},
+        {'bin_space': 'linear', 'num_bins': 16, 'window_neighbors': 1},
+        {'backbone': 'vit_tiny_patch16_224', 'input_size': (64, 112)},
+    ],
+    ids=['log', 'linear', 'vit'],
+)
 def test_an_exported_model_serves(tmp_path, changes):
-    """Both bin spaces and both kinds of encoder; parity is checked inside, the self-test by the backend."""
+    """
+    Both bin spaces and both kinds of encoder; parity is checked inside, the self-test by the
+    backend.
+    """
     model = small(**changes)
     bundle = export_model(model, tmp_path / 'bundle')
     backend = open_backend(bundle)
@@ -60,6 +71,7 @@ def test_a_graph_that_differs_fails_the_export(tmp_path):
 def test_a_failed_export_writes_nothing(tmp_path, monkeypatch):
     def refuse(*_):
         raise ExportError('no')
+
     monkeypatch.setattr(exporting, 'check_parity', refuse)
     with pytest.raises(ExportError):
         export_model(small(), tmp_path / 'bundle')

@@ -14,7 +14,9 @@ def test_field_of_view():
 
 
 def test_resize_keeps_rays():
-    """The ray of a scene point is the same before and after; the image's borders map onto each other."""
+    """
+    The ray of a scene point is the same before and after; the image's borders map onto each other.
+    """
     camera = Intrinsics(400, 420, 300, 250)
     half = camera.scale(0.5)
     x, y = 101.0, 57.0
@@ -42,7 +44,9 @@ def test_unprojection_with_a_stride_takes_the_same_points():
     assert np.array_equal(unproject(depth, camera, 3), unproject(depth, camera)[::3, ::3])
 
 
-@pytest.mark.parametrize('size', [(480, 640), (640, 480), (720, 1280), (97, 333), (192, 256), (20, 30)])
+@pytest.mark.parametrize(
+    'size', [(480, 640), (640, 480), (720, 1280), (97, 333), (192, 256), (20, 30)]
+)
 def test_any_image_fits_and_comes_back(size):
     image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
     network, spec = prepare(image, (192, 256))
@@ -62,6 +66,10 @@ def test_resize_is_isotropic():
 
 def test_canonical_scale_is_the_ratio_of_focal_lengths():
     spec = ResizeSpec.fit((480, 640), (192, 256))
-    assert canonical_scale(Intrinsics(550, 550, 0, 0), spec, 220) == pytest.approx(220 / (550 * 0.4))
-    assert canonical_scale(Intrinsics(275, 1100, 0, 0), spec, 220) == pytest.approx(220 / (550 * 0.4))
+    assert canonical_scale(Intrinsics(550, 550, 0, 0), spec, 220) == pytest.approx(
+        220 / (550 * 0.4)
+    )
+    assert canonical_scale(Intrinsics(275, 1100, 0, 0), spec, 220) == pytest.approx(
+        220 / (550 * 0.4)
+    )
     assert canonical_scale(None, spec, 220) == 1.0

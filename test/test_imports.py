@@ -11,9 +11,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def need(module, extra):
-    """Skip where a module is missing, without importing it: torch dies when imported after Mesa's libraries."""
+    """
+    Skip where a module is missing, without importing it: torch dies when imported after Mesa's
+    libraries.
+    """
     if importlib.util.find_spec(module) is None:
         pytest.skip(f'{module} is not installed (extra: {extra})')
+
 
 BLOCK = """
 import sys
@@ -26,27 +30,39 @@ sys.meta_path.insert(0, Blocker())
 
 
 def run(names, code):
-    return subprocess.run([sys.executable, '-c', BLOCK.format(names=names) + code], cwd=ROOT, text=True,
-                          capture_output=True, timeout=200)
+    return subprocess.run(
+        [sys.executable, '-c', BLOCK.format(names=names) + code],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=200,
+    )
 
 
 def test_the_node_imports_without_torch():
     need('rclpy', 'ros')
-    done = run(['torch', 'timm', 'mujoco'], 'import dar_ros.ros.node, dar_ros.ros.camera\n'
-               'from dar_ros.pipeline import open_pipeline\nprint(open_pipeline().bundle.name)')
+    done = run(
+        ['torch', 'timm', 'mujoco'],
+        'import dar_ros.ros.node, dar_ros.ros.camera\n'
+        'from dar_ros.pipeline import open_pipeline\nprint(open_pipeline().bundle.name)',
+    )
     assert (done.returncode, done.stdout) == (0, 'dar_tiny\n'), done.stderr
 
 
 def test_the_model_imports_without_ros():
     need('timm', 'train')
-    done = run(['rclpy', 'sensor_msgs', 'mujoco'],
-               'import dar_ros.model.dar, dar_ros.training.losses, dar_ros.training.train; print("ok")')
+    done = run(
+        ['rclpy', 'sensor_msgs', 'mujoco'],
+        'import dar_ros.model.dar, dar_ros.training.losses, dar_ros.training.train; print("ok")',
+    )
     assert (done.returncode, done.stdout) == (0, 'ok\n'), done.stderr
 
 
 def test_the_pipeline_needs_neither():
-    done = run(['rclpy', 'sensor_msgs', 'torch', 'timm', 'mujoco'],
-               'import dar_ros.pipeline, dar_ros.cli; print("ok")')
+    done = run(
+        ['rclpy', 'sensor_msgs', 'torch', 'timm', 'mujoco'],
+        'import dar_ros.pipeline, dar_ros.cli; print("ok")',
+    )
     assert (done.returncode, done.stdout) == (0, 'ok\n'), done.stderr
 
 

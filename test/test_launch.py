@@ -9,18 +9,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 for module in ('launch', 'launch_ros', 'ament_index_python'):
     if importlib.util.find_spec(module) is None:
-        pytest.skip(f'{module} is not installed: it comes with a ROS 2 install', allow_module_level=True)
+        pytest.skip(
+            f'{module} is not installed: it comes with a ROS 2 install', allow_module_level=True
+        )
 
-from ament_index_python.packages import (PackageNotFoundError,  # noqa: E402
-                                         get_package_share_directory)
-from launch import LaunchContext, LaunchService  # noqa: E402
-from launch.actions import DeclareLaunchArgument, EmitEvent, TimerAction  # noqa: E402
-from launch.events import Shutdown  # noqa: E402
-from launch.launch_description_sources import get_launch_description_from_python_launch_file  # noqa: E402
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from launch import LaunchContext, LaunchService
+from launch.actions import DeclareLaunchArgument, EmitEvent, TimerAction
+from launch.events import Shutdown
+from launch.launch_description_sources import get_launch_description_from_python_launch_file
 
 try:
     get_package_share_directory('dar_ros')
-except (PackageNotFoundError, EnvironmentError):
+except (OSError, PackageNotFoundError):
     pytest.skip('dar_ros is not in a sourced ROS 2 workspace', allow_module_level=True)
 
 
@@ -30,29 +31,55 @@ def description():
 
 
 def test_every_argument_is_described(description):
-    declared = {entity.name: entity.description for entity in description.entities
-                if isinstance(entity, DeclareLaunchArgument)}
-    assert {'params_file', 'namespace', 'autostart', 'model', 'backend', 'num_steps', 'depth_min', 'depth_max', 'image',
-            'camera_info', 'image_transport', 'rviz', 'camera', 'use_respawn', 'log_level'} <= set(declared)
+    declared = {
+        entity.name: entity.description
+        for entity in description.entities
+        if isinstance(entity, DeclareLaunchArgument)
+    }
+    assert {
+        'params_file',
+        'namespace',
+        'autostart',
+        'model',
+        'backend',
+        'num_steps',
+        'depth_min',
+        'depth_max',
+        'image',
+        'camera_info',
+        'image_transport',
+        'rviz',
+        'camera',
+        'use_respawn',
+        'log_level',
+    } <= set(declared)
     assert all(declared.values())
 
 
 def test_arguments_become_nodes(description):
     context = LaunchContext()
-    context.launch_configurations.update({
-        entity.name: ''.join(part.perform(context) for part in entity.default_value or [])
-        for entity in description.entities if isinstance(entity, DeclareLaunchArgument)})
+    context.launch_configurations.update(
+        {
+            entity.name: ''.join(part.perform(context) for part in entity.default_value or [])
+            for entity in description.entities
+            if isinstance(entity, DeclareLaunchArgument)
+        }
+    )
     context.launch_configurations.update(camera='sim', num_steps='2', namespace='front')
-    group, = description.entities[-1].execute(context)
-    executables = [action.node_executable for action in group.get_sub_entities()
-                   if hasattr(action, 'node_executable')]
+    (group,) = description.entities[-1].execute(context)
+    executables = [
+        action.node_executable
+        for action in group.get_sub_entities()
+        if hasattr(action, 'node_executable')
+    ]
     assert {'dar_node', 'dar_camera'} <= set(executables)
 
 
 def test_it_runs_and_ends(description):
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     service = LaunchService(argv=['camera:=none'])
-    description.add_action(TimerAction(period=8.0, actions=[
-        EmitEvent(event=Shutdown(reason='done'))]))
+    description.add_action(
+        TimerAction(period=8.0, actions=[EmitEvent(event=Shutdown(reason='done'))])
+    )
     service.include_launch_description(description)
     assert service.run() == 0

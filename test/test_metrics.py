@@ -1,4 +1,6 @@
-"""Metrics against values worked out by hand; evaluation against a predictor whose errors are known."""
+"""
+Metrics against values worked out by hand; evaluation against a predictor whose errors are known.
+"""
 
 import math
 
@@ -20,7 +22,11 @@ def test_metrics_by_hand():
     assert found['rmse'] == pytest.approx(1.0)
     assert found['log10'] == pytest.approx((math.log10(2) + math.log10(1.25)) / 2)
     assert found['silog'] == pytest.approx(100 * abs(logs[0] - logs[1]) / 2)
-    assert (found['d1'], found['d2'], found['d3']) == (0, 0.5, 0.5)  # 1.25 itself is not below 1.25
+    assert (found['d1'], found['d2'], found['d3']) == (
+        0,
+        0.5,
+        0.5,
+    )  # 1.25 itself is not below 1.25
 
 
 def test_a_perfect_prediction():
@@ -31,8 +37,10 @@ def test_a_perfect_prediction():
 
 def test_mean_is_over_images():
     assert mean_metrics([])['abs_rel'] is None
-    rows = [depth_metrics(np.full((n, 1), 1.0 + e), np.ones((n, 1)), np.ones((n, 1), bool))
-            for n, e in ((1, 0.1), (9, 0.3))]
+    rows = [
+        depth_metrics(np.full((n, 1), 1.0 + e), np.ones((n, 1)), np.ones((n, 1), bool))
+        for n, e in ((1, 0.1), (9, 0.3))
+    ]
     assert mean_metrics(rows)['abs_rel'] == pytest.approx(0.2)
 
 
@@ -51,7 +59,7 @@ class KnownBackend(Backend):
         size = self.bundle.input_size
         depth = np.full(size, 2.0 if self._step == self.bundle.num_steps else 2.2, np.float32)
         classes = np.ones(size, np.uint8)
-        classes[:size[0] // 2] = 2
+        classes[: size[0] // 2] = 2
         return Prediction(depth, classes, np.full(size, 0.1, np.float32), self._step)
 
 
@@ -62,22 +70,27 @@ class Frame:
         rows, columns = bundle.input_size
         self.image = np.zeros((rows, columns, 3), np.uint8)
         self.depth = np.full((rows, columns), 2.0, np.float32)
-        self.depth[:rows // 2] = np.inf if known else 2.0
-        self.intrinsics = Intrinsics(bundle.canonical_focal, bundle.canonical_focal, columns / 2, rows / 2)
+        self.depth[: rows // 2] = np.inf if known else 2.0
+        self.intrinsics = Intrinsics(
+            bundle.canonical_focal, bundle.canonical_focal, columns / 2, rows / 2
+        )
 
 
 def test_evaluation_of_known_errors(bundle):
     report = evaluate(DepthPipeline(KnownBackend(bundle)), [Frame(bundle)] * 3, progress=False)
     assert report['abs_rel'] == pytest.approx(0, abs=1e-6) and report['frames'] == 3
     assert [row['abs_rel'] for row in report['per_step']] == pytest.approx(
-        [0.1] * (bundle.num_steps - 1) + [0.0], abs=1e-6)
+        [0.1] * (bundle.num_steps - 1) + [0.0], abs=1e-6
+    )
     assert report['valid'] == 1 and report['counts']
     assert report['beyond_precision'] == report['beyond_recall'] == 1
     assert report['within_sigma'] == 1
 
 
 def test_unscored_pixels_are_counted(bundle):
-    report = evaluate(DepthPipeline(KnownBackend(bundle)), [Frame(bundle, known=False)], progress=False)
+    report = evaluate(
+        DepthPipeline(KnownBackend(bundle)), [Frame(bundle, known=False)], progress=False
+    )
     assert report['valid'] == pytest.approx(0.5) and not report['counts']
 
 
@@ -86,5 +99,7 @@ def test_baseline_knows_the_camera(bundle):
     size = tuple(bundle.input_size)
     near, far = (row_median_depth(bundle, size, Intrinsics(f, f, 0, 0)) for f in (200.0, 400.0))
     assert np.allclose(far, 2 * near)
-    at_home = row_median_depth(bundle, size, Intrinsics(bundle.canonical_focal, bundle.canonical_focal, 0, 0))
+    at_home = row_median_depth(
+        bundle, size, Intrinsics(bundle.canonical_focal, bundle.canonical_focal, 0, 0)
+    )
     assert np.allclose(at_home[:, 0], bundle.baseline_row_medians)

@@ -7,13 +7,15 @@ import pytest
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
-from dar_ros.errors import UsageError  # noqa: E402
-from dar_ros.model import mtbin  # noqa: E402
-from dar_ros.model.dar import DAR, convex_upsample  # noqa: E402
-from dar_ros.model.presets import PRESETS, preset  # noqa: E402
-from dar_ros.model.transformer import KeyValues, patchwise_causal_mask  # noqa: E402
+from dar_ros.errors import UsageError
+from dar_ros.model import mtbin
+from dar_ros.model.dar import DAR, convex_upsample
+from dar_ros.model.presets import PRESETS, preset
+from dar_ros.model.transformer import KeyValues, patchwise_causal_mask
 
-SMALL = replace(PRESETS['dar_tiny'], input_size=(64, 96), width=32, heads=2, latent_width=16, memory_width=32)
+SMALL = replace(
+    PRESETS['dar_tiny'], input_size=(64, 96), width=32, heads=2, latent_width=16, memory_width=32
+)
 
 
 def build(config=SMALL, seed=0):
@@ -23,7 +25,9 @@ def build(config=SMALL, seed=0):
 
 def inputs(config=SMALL, batch=2, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    image = torch.randint(0, 256, (batch, *config.input_size, 3), dtype=torch.uint8, generator=generator)
+    image = torch.randint(
+        0, 256, (batch, *config.input_size, 3), dtype=torch.uint8, generator=generator
+    )
     return image, torch.full((batch,), 0.1), torch.full((batch,), 20.0)
 
 
@@ -32,7 +36,9 @@ def run(model, image, low, high):
     encoded = model.encode(image)
     state = model.initial_state(encoded, low, high)
     trace = []
-    for k, (grid, depth_grid) in enumerate(zip(model.config.grid_sizes(), model.config.depth_grid_sizes())):
+    for k, (grid, depth_grid) in enumerate(
+        zip(model.config.grid_sizes(), model.config.depth_grid_sizes())
+    ):
         index = torch.tensor([k])
         y = model.tokens(state.latent, grid, index)
         out, cache = model.transformer(y, state.cache, encoded.memory)
@@ -48,10 +54,14 @@ def test_cached_steps_equal_one_masked_pass():
     encoded, trace = run(model, *inputs())
     y = torch.cat([item[0] for item in trace], 1)
     mask = patchwise_causal_mask([item[0].shape[1] for item in trace])
-    masked, _ = model.transformer(y, model.transformer.empty_cache(encoded.memory), encoded.memory, mask)
+    masked, _ = model.transformer(
+        y, model.transformer.empty_cache(encoded.memory), encoded.memory, mask
+    )
     cached = torch.cat([item[1] for item in trace], 1)
     assert torch.allclose(masked, cached, atol=1e-5)
-    unmasked, _ = model.transformer(y, model.transformer.empty_cache(encoded.memory), encoded.memory)
+    unmasked, _ = model.transformer(
+        y, model.transformer.empty_cache(encoded.memory), encoded.memory
+    )
     assert not torch.allclose(unmasked, cached, atol=1e-3)
 
 
@@ -76,7 +86,7 @@ def test_candidates_come_from_the_previous_choice():
     """Every pixel's window is the hull of its neighbours' windows, and it narrows somewhere."""
     model = build()
     _, trace = run(model, *inputs())
-    for (_, _, before, output), (_, _, after, following) in zip(trace, trace[1:]):
+    for (_, _, _, output), (_, _, after, following) in zip(trace, trace[1:]):
         low, high = mtbin.narrow(output.low, output.high, output.depth, model.config.num_bins)
         assert torch.equal(low, after.low) and torch.equal(high, after.high)
         hull_low, hull_high = mtbin.hull(low, high, following.depth.shape[-2:])
@@ -88,7 +98,10 @@ def test_candidates_come_from_the_previous_choice():
 @pytest.mark.parametrize('bin_space', ['linear', 'log'])
 @pytest.mark.parametrize('neighbors', [1, 2])
 def test_window_is_the_papers(bin_space, neighbors):
-    """Against edges written out: [b^max(t-m,1), b^min(t+m+1,N+1)] for every bin, both borders included."""
+    """
+    Against edges written out: [b^max(t-m,1), b^min(t+m+1,N+1)] for every bin, both borders
+    included.
+    """
     num_bins, low, high = 8, 0.1, 10.0
     edges = mtbin.to_bin_space(torch.tensor([low, high]), bin_space)
     edges = torch.linspace(edges[0], edges[1], num_bins + 1)
@@ -96,7 +109,9 @@ def test_window_is_the_papers(bin_space, neighbors):
         u = (edges[t - 1] + edges[t]) / 2
         new_low, new_high = mtbin.narrow(edges[0], edges[-1], u, num_bins, neighbors)
         assert new_low == pytest.approx(edges[max(t - neighbors, 1) - 1].item(), abs=1e-5)
-        assert new_high == pytest.approx(edges[min(t + neighbors + 1, num_bins + 1) - 1].item(), abs=1e-5)
+        assert new_high == pytest.approx(
+            edges[min(t + neighbors + 1, num_bins + 1) - 1].item(), abs=1e-5
+        )
         assert new_low <= u <= new_high
     top_low, top_high = mtbin.narrow(edges[0], edges[-1], edges[-1], num_bins, neighbors)
     assert top_high == pytest.approx(edges[-1].item()) and top_low < edges[-2]
@@ -117,7 +132,9 @@ def test_expected_value_is_the_sum_over_centers():
     probs = torch.softmax(torch.randn(1, 8, 2, 2), 1)
     centers = mtbin.bin_centers(low, high, 8)
     assert centers[0, :, 0, 0].tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5]
-    assert torch.allclose(mtbin.expected_value(low, high, probs), (centers * probs).sum(1, keepdim=True))
+    assert torch.allclose(
+        mtbin.expected_value(low, high, probs), (centers * probs).sum(1, keepdim=True)
+    )
 
 
 def test_hull_holds_both_sides_of_an_edge():
@@ -145,13 +162,15 @@ def test_nothing_depends_on_a_later_step():
     """The gradient of step k's depth with respect to the embedding of a later step is zero."""
     model = build()
     outputs, _ = model(*inputs())
-    gradient, = torch.autograd.grad(outputs[2].depth.sum(), model.step_embedding)
+    (gradient,) = torch.autograd.grad(outputs[2].depth.sum(), model.step_embedding)
     assert (gradient[:3].abs().sum(1) > 0).all() and (gradient[3:] == 0).all()
 
 
 @pytest.mark.parametrize('name', ['dar_tiny', 'dar_edge'])
 def test_every_parameter_gets_a_gradient(name):
-    config = replace(PRESETS[name], input_size=(56, 112) if 'vit' in PRESETS[name].backbone else (64, 96))
+    config = replace(
+        PRESETS[name], input_size=(56, 112) if 'vit' in PRESETS[name].backbone else (64, 96)
+    )
     model = build(config).train()
     image, low, high = inputs(config, batch=1)
     outputs, encoded = model(image, low, high)

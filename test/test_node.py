@@ -9,27 +9,35 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
 
-import rclpy  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
-from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState  # noqa: E402
-from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import qos_profile_sensor_data  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from dar_ros.geometry import Intrinsics, unproject  # noqa: E402
-from dar_ros.pipeline import DepthSettings  # noqa: E402
+from dar_ros.geometry import Intrinsics, unproject
+from dar_ros.pipeline import DepthSettings
 
 PATIENCE = 60.0
 SIZE = (120, 200)
 FOCAL = 150.0
-OUTPUTS = {'depth/image': Image, 'depth/camera_info': CameraInfo, 'depth/uncertainty': Image,
-           'depth/points': PointCloud2, 'depth/color': Image}
+OUTPUTS = {
+    'depth/image': Image,
+    'depth/camera_info': CameraInfo,
+    'depth/uncertainty': Image,
+    'depth/points': PointCloud2,
+    'depth/color': Image,
+}
 
 
 class Client:
-    """A camera and a subscriber in this process; collects what the node publishes, by topic and stamp."""
+    """
+    A camera and a subscriber in this process; collects what the node publishes, by topic and
+    stamp.
+    """
 
     def __init__(self, topics=OUTPUTS):
         self.context = rclpy.Context()
@@ -47,8 +55,11 @@ class Client:
     def listen(self, topic, kind):
         self.received[topic] = {}
         return self.node.create_subscription(
-            kind, topic, lambda msg: self.received[topic].update({msg.header.stamp.sec: msg}),
-            qos_profile_sensor_data)
+            kind,
+            topic,
+            lambda msg: self.received[topic].update({msg.header.stamp.sec: msg}),
+            qos_profile_sensor_data,
+        )
 
     def spin_until(self, condition, patience=PATIENCE):
         deadline = time.monotonic() + patience
@@ -59,32 +70,57 @@ class Client:
         return False
 
     def wait_for_node(self):
-        assert self.spin_until(lambda: self.images.get_subscription_count() and self.infos.get_subscription_count())
-        assert self.spin_until(lambda: all(self.node.count_publishers(topic) for topic in self.received))
+        assert self.spin_until(
+            lambda: self.images.get_subscription_count() and self.infos.get_subscription_count()
+        )
+        assert self.spin_until(
+            lambda: all(self.node.count_publishers(topic) for topic in self.received)
+        )
 
     def send(self, rgb, encoding='rgb8', info=True, stamp=None, **changes):
-        """Publish an image (and its camera_info) with a stamp of its own; returns the stamp's seconds."""
+        """
+        Publish an image (and its camera_info) with a stamp of its own; returns the stamp's
+        seconds.
+        """
         self.second += 1
         stamp = self.second if stamp is None else stamp
         height, width = rgb.shape[:2]
-        msg = Image(height=height, width=width, encoding=encoding, step=rgb.strides[0],
-                    data=array.array('B', rgb.tobytes()))
+        msg = Image(
+            height=height,
+            width=width,
+            encoding=encoding,
+            step=rgb.strides[0],
+            data=array.array('B', rgb.tobytes()),
+        )
         msg.header.frame_id, msg.header.stamp.sec = 'eye', stamp
         for name, value in changes.items():
             setattr(msg, name, value)
         if info:
-            camera = CameraInfo(header=msg.header, height=height, width=width, k=[
-                FOCAL, 0.0, width / 2, 0.0, FOCAL, height / 2, 0.0, 0.0, 1.0])
+            camera = CameraInfo(
+                header=msg.header,
+                height=height,
+                width=width,
+                k=[FOCAL, 0.0, width / 2, 0.0, FOCAL, height / 2, 0.0, 0.0, 1.0],
+            )
             self.infos.publish(camera)
             self.spin_until(lambda: False, 0.1)  # the info first, so that the pair is complete
         self.images.publish(msg)
         return stamp
 
     def ask(self, rgb, topics=('depth/image',), attempts=20, **options):
-        """Send until every topic has answered that stamp; returns the messages."""
+        """
+        Send until every topic has answered that stamp; returns the messages.
+
+        With camera_info, frames that were served before the first one had come do not count: they
+        have no cloud.
+        """
+        awaited = {*topics, 'depth/points'} if options.get('info', True) else {*topics}
+        awaited &= self.received.keys()
         for _ in range(attempts):
             stamp = self.send(rgb, **options)
-            if self.spin_until(lambda s=stamp: all(s in self.received[topic] for topic in topics), 3.0):
+            if self.spin_until(
+                lambda s=stamp: all(s in self.received[topic] for topic in awaited), 3.0
+            ):
                 return [self.received[topic][stamp] for topic in topics]
         raise AssertionError(f'no answer on {topics}')
 
@@ -97,7 +133,10 @@ class Client:
 
     def set(self, **values):
         request = SetParametersAtomically.Request(
-            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()])
+            parameters=[
+                Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
+            ]
+        )
         return self.call(SetParametersAtomically, 'dar/set_parameters_atomically', request).result
 
     def transition(self, number):
@@ -127,7 +166,9 @@ def node(start_process, client):
 @pytest.fixture(scope='module')
 def rgb():
     rng = np.random.default_rng(3)
-    image = np.tile(np.linspace(40, 220, SIZE[0], dtype=np.uint8)[:, None, None], (1, SIZE[1], 3)).copy()
+    image = np.tile(
+        np.linspace(40, 220, SIZE[0], dtype=np.uint8)[:, None, None], (1, SIZE[1], 3)
+    ).copy()
     image[40:90, 60:110] = [180, 60, 40]
     return np.clip(image + rng.integers(-9, 9, image.shape), 0, 255).astype(np.uint8)
 
@@ -158,49 +199,76 @@ def test_an_image_becomes_depth_info_and_cloud(node, client, rgb, pipeline):
 def test_parameters_act_at_run_time(node, client, rgb, pipeline):
     camera = Intrinsics(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2)
     assert client.set(num_steps=1, depth_scale=1.5).successful
-    depth, = client.ask(rgb)
+    (depth,) = client.ask(rgb)
     expected = pipeline(rgb, camera, DepthSettings(num_steps=1, depth_scale=1.5)).depth
     assert np.allclose(array_of(depth), expected, rtol=1e-4, equal_nan=True)
-    assert client.set(depth_encoding='16UC1', points_stride=4, points_color=False, depth_max=3.0).successful
+    assert client.set(
+        depth_encoding='16UC1', points_stride=4, points_color=False, depth_max=3.0
+    ).successful
     depth, points = client.ask(rgb, ('depth/image', 'depth/points'))
     assert depth.encoding == '16UC1' and array_of(depth, '<u2').max() <= 3000
     assert (points.height, points.width, points.point_step) == (30, 50, 12)
     assert client.set(depth_encoding='32FC1', beyond_range='clamp').successful
-    depth, = client.ask(rgb)
+    (depth,) = client.ask(rgb)
     assert not np.isposinf(array_of(depth)).any() and np.nanmax(array_of(depth)) <= 3.0
 
 
 def test_bad_parameters_change_nothing(node, client, rgb):
-    before, = client.ask(rgb)
-    for values, word in (({'num_steps': 9}, 'num_steps'), ({'depth_min': 50.0}, 'depth'),
-                         ({'depth_scale': 2.0, 'beyond_range': 'no'}, 'beyond_range'), ({'model': '/x'}, 'read-only')):
+    (before,) = client.ask(rgb)
+    for values, word in (
+        ({'num_steps': 9}, 'num_steps'),
+        ({'depth_min': 50.0}, 'depth'),
+        ({'depth_scale': 2.0, 'beyond_range': 'no'}, 'beyond_range'),
+        ({'model': '/x'}, 'read-only'),
+        ({'depth_max': 'far'}, 'type'),
+    ):
         result = client.set(**values)
         assert not result.successful and word in result.reason
-    after, = client.ask(rgb)
+    (after,) = client.ask(rgb)
     assert np.array_equal(array_of(before), array_of(after), equal_nan=True)
-    described = client.call(DescribeParameters, 'dar/describe_parameters',
-                            DescribeParameters.Request(names=['num_steps'])).descriptors[0]
+    described = client.call(
+        DescribeParameters,
+        'dar/describe_parameters',
+        DescribeParameters.Request(names=['num_steps']),
+    ).descriptors[0]
     assert 'steps' in described.description and described.integer_range[0].to_value == 16
 
 
 def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
     client.ask(rgb)
-    bad = [client.send(rgb, encoding='xyz9'), client.send(rgb, data=array.array('B', b'123')),
-           client.send(rgb, width=0), client.send(rgb, step=3), client.send(rgb, height=2 ** 31)]
+    bad = [
+        client.send(rgb, encoding='xyz9'),
+        client.send(rgb, data=array.array('B', b'123')),
+        client.send(rgb, width=0),
+        client.send(rgb, step=3),
+        client.send(rgb, height=2**31),
+    ]
     client.ask(rgb)
     assert node.poll() is None
     assert not any(stamp in client.received['depth/image'] for stamp in bad)
-    assert client.spin_until(lambda: any(
-        s.level == DiagnosticStatus.WARN and 'encoding' in s.message + str(s.values) or 'refused' in str(s.values)
-        for d in client.diagnostics for s in d.status))
+    assert client.spin_until(
+        lambda: any(
+            s.level == DiagnosticStatus.WARN
+            and 'encoding' in s.message + str(s.values)
+            or 'refused' in str(s.values)
+            for d in client.diagnostics
+            for s in d.status
+        )
+    )
     assert 'frame lost' in node.log.read_text()
 
 
 def test_size_and_intrinsics_may_change_between_frames(node, client, rgb):
     for image in (rgb, rgb[:60].copy(), np.ascontiguousarray(rgb.transpose(1, 0, 2)), rgb):
-        depth, info, points = client.ask(image, ('depth/image', 'depth/camera_info', 'depth/points'))
-        assert (depth.height, depth.width) == (info.height, info.width) == (points.height, points.width) \
+        depth, info, points = client.ask(
+            image, ('depth/image', 'depth/camera_info', 'depth/points')
+        )
+        assert (
+            (depth.height, depth.width)
+            == (info.height, info.width)
+            == (points.height, points.width)
             == image.shape[:2]
+        )
 
 
 def test_clock_jumps_are_served(node, client, rgb):
@@ -213,24 +281,39 @@ def test_clock_jumps_are_served(node, client, rgb):
 
 def test_without_camera_info_there_is_depth_but_no_cloud(node, client, rgb):
     time.sleep(2.5)  # the node's patience with a camera that announces camera_info
-    depth, = client.ask(rgb, info=False)
+    (depth,) = client.ask(rgb, info=False)
     assert np.isfinite(array_of(depth)).any()
     assert depth.header.stamp.sec not in client.received['depth/points']
-    assert client.spin_until(lambda: any('scale assumed' in s.message and s.level == DiagnosticStatus.WARN
-                                         for d in client.diagnostics for s in d.status))
+    assert client.spin_until(
+        lambda: any(
+            'scale assumed' in s.message and s.level == DiagnosticStatus.WARN
+            for d in client.diagnostics
+            for s in d.status
+        )
+    )
 
 
 def test_only_the_newest_frame_is_processed(node, client, rgb):
-    """Of a burst, the last image is answered, others are dropped and counted, and memory holds one."""
+    """
+    Of a burst, the last image is answered, others are dropped and counted, and memory holds one.
+    """
     client.ask(rgb)
     big = np.ascontiguousarray(np.tile(rgb, (4, 4, 1)))
-    client.infos.publish(CameraInfo(height=480, width=800, k=[FOCAL, 0.0, 400.0, 0.0, FOCAL, 240.0, 0.0, 0.0, 1.0]))
+    client.infos.publish(
+        CameraInfo(height=480, width=800, k=[FOCAL, 0.0, 400.0, 0.0, FOCAL, 240.0, 0.0, 0.0, 1.0])
+    )
     stamps = [client.send(big, info=False) for _ in range(30)]
     assert client.spin_until(lambda: stamps[-1] in client.received['depth/image'])
     answered = [stamp for stamp in stamps if stamp in client.received['depth/image']]
     assert len(answered) < len(stamps)
-    assert client.spin_until(lambda: any(value.key == 'dropped' and int(value.value) > 0
-                                         for d in client.diagnostics for s in d.status for value in s.values))
+    assert client.spin_until(
+        lambda: any(
+            value.key == 'dropped' and int(value.value) > 0
+            for d in client.diagnostics
+            for s in d.status
+            for value in s.values
+        )
+    )
 
 
 def test_nothing_is_computed_for_nobody(ros_environment, start_process, rgb):
@@ -242,8 +325,17 @@ def test_nothing_is_computed_for_nobody(ros_environment, start_process, rgb):
             client.send(rgb)
 
         def value(key):
-            return next((int(v.value) for d in reversed(client.diagnostics) for s in d.status for v in s.values
-                         if v.key == key), 0)
+            return next(
+                (
+                    int(v.value)
+                    for d in reversed(client.diagnostics)
+                    for s in d.status
+                    for v in s.values
+                    if v.key == key
+                ),
+                0,
+            )
+
         assert client.spin_until(lambda: value('received') >= 5)
         assert value('processed') == 0
         client.listen('depth/image', Image)
@@ -291,7 +383,22 @@ def test_a_corrupt_model_is_not_served(start_process, client, copied_bundle):
     assert process.poll() is None
 
 
-def test_bad_parameters_at_start_end_the_process(start_process, client):
-    process = start_process('dar_ros.ros.node', '-p', 'beyond_range:=sideways')
+@pytest.mark.parametrize(
+    'argument', ['beyond_range:=sideways', 'depth_max:=far', 'points_stride:=0', 'rectify:=3']
+)
+def test_bad_parameters_at_start_end_the_process(start_process, client, argument):
+    process = start_process('dar_ros.ros.node', '-p', argument)
     assert process.wait(60) == 1
-    assert 'beyond_range' in process.log.read_text() and 'Traceback' not in process.log.read_text()
+    log = process.log.read_text()
+    assert f'dar_node: {argument.split(":")[0]}' in log and 'Traceback' not in log
+
+
+def test_an_integer_serves_as_a_float(start_process, client, rgb):
+    """`depth_max: 10` in a YAML file is an integer; the commonest slip must not stop a robot."""
+    start_process('dar_ros.ros.node', '-p', 'depth_max:=2')
+    client.wait_for_node()
+    (depth,) = client.ask(rgb)
+    finite = array_of(depth)[np.isfinite(array_of(depth))]
+    assert finite.size == 0 or finite.max() <= 2.0
+    if hasattr(client.node, 'add_pre_set_parameters_callback'):
+        assert client.set(depth_max=5).successful

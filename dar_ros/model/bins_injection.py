@@ -1,4 +1,7 @@
-"""Bins injection: the window's candidates enter the latent token map through a ConvGRU (DAR, section 3.4)."""
+"""
+Bins injection: the window's candidates enter the latent token map through a ConvGRU (DAR, section
+3.4).
+"""
 
 import torch
 from torch import nn
@@ -25,8 +28,8 @@ class BinsInjection(nn.Module):
     """
     f_bin = Conv3x3(c_k), r_k = ConvGRU(hidden = y_out_k, input = f_bin).
 
-    The N centres normalised to their window are the same for every pixel, so what c_k says of a pixel is two
-    numbers: the log of its window's centre and the log of its width.
+    The N centres normalised to their window are the same for every pixel, so what c_k says of a
+    pixel is two numbers: the log of its window's centre and the log of its width.
     """
 
     def __init__(self, config):

@@ -12,7 +12,10 @@ from dar_ros.model.presets import ModelConfig
 
 
 def save_checkpoint(folder, model, record=None):
-    """Write the weights and, in config.json, the model's configuration and `record` (provenance, metrics)."""
+    """
+    Write the weights and, in config.json, the model's configuration and `record` (provenance,
+    metrics).
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / 'model.safetensors', model.state_dict())
@@ -28,12 +31,17 @@ def load_checkpoint(folder):
         model.load_state_dict(load_file(folder / 'model.safetensors'))
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f'{folder} is no checkpoint ({reason}): expected the folder that `dar train` wrote')
+        raise UsageError(
+            f'{folder} is no checkpoint ({reason}): expected the folder that `dar train` wrote'
+        ) from None
     return model.eval(), record
 
 
 def save_tensors(path, tensors):
-    """Write a dict of tensors through a temporary file, so that an interruption leaves the old one whole."""
+    """
+    Write a dict of tensors through a temporary file, so that an interruption leaves the old one
+    whole.
+    """
     path = Path(path)
     temporary = path.with_suffix('.tmp')
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)

@@ -1,8 +1,8 @@
 """
 DAR, the depth autoregressive model (CVPR 2025, arXiv 2411.11361), with a canonical camera.
 
-Image -> encode -> step 1..K -> upsample. Everything here is in canonical metres or in bin space; the focal
-length and the image's own size are the caller's.
+Image -> encode -> step 1..K -> upsample. Everything here is in canonical metres or in bin space;
+the focal length and the image's own size are the caller's.
 """
 
 from typing import NamedTuple
@@ -22,17 +22,17 @@ UPSAMPLING = 4  # from the last depth grid (1/4 of the input) to the input
 class EncodedImage(NamedTuple):
     """What the steps need of an image; computed once."""
 
-    memory: KeyValues              # of the M = H/8 * W/8 image tokens
-    detail: torch.Tensor           # (B, latent_width, H/4, W/4)
-    start: torch.Tensor            # (B, latent_width, h_1, w_1)
-    upsample_mask: torch.Tensor    # (B, 9 * 16, H/4, W/4) logits
+    memory: KeyValues  # of the M = H/8 * W/8 image tokens
+    detail: torch.Tensor  # (B, latent_width, H/4, W/4)
+    start: torch.Tensor  # (B, latent_width, h_1, w_1)
+    upsample_mask: torch.Tensor  # (B, 9 * 16, H/4, W/4) logits
 
 
 class StepState(NamedTuple):
     """What a step hands to the next."""
 
-    latent: torch.Tensor           # r_{k-1} (B, latent_width, h, w) on the depth grid; first the start
-    low: torch.Tensor              # (B, 1, h, w), bin space
+    latent: torch.Tensor  # r_{k-1} (B, latent_width, h, w) on the depth grid; first the start
+    low: torch.Tensor  # (B, 1, h, w), bin space
     high: torch.Tensor
     cache: KeyValues
 
@@ -40,19 +40,19 @@ class StepState(NamedTuple):
 class StepOutput(NamedTuple):
     """What a step says, on its depth grid (h, w)."""
 
-    depth: torch.Tensor            # (B, 1, h, w), bin space
-    range_logits: torch.Tensor     # (B, 3, h, w): too near, in range, beyond
-    log_scale: torch.Tensor        # (B, 1, h, w): log of the Laplace scale of the log-depth error
-    low: torch.Tensor              # the window it chose from
+    depth: torch.Tensor  # (B, 1, h, w), bin space
+    range_logits: torch.Tensor  # (B, 3, h, w): too near, in range, beyond
+    log_scale: torch.Tensor  # (B, 1, h, w): log of the Laplace scale of the log-depth error
+    low: torch.Tensor  # the window it chose from
     high: torch.Tensor
 
 
 class Upsampled(NamedTuple):
     """A step's output at the input's size."""
 
-    depth: torch.Tensor            # (B, 1, H, W), bin space
-    range_logits: torch.Tensor     # (B, 3, H, W)
-    log_scale: torch.Tensor        # (B, 1, H, W)
+    depth: torch.Tensor  # (B, 1, H, W), bin space
+    range_logits: torch.Tensor  # (B, 3, H, W)
+    log_scale: torch.Tensor  # (B, 1, H, W)
 
 
 class DAR(nn.Module):
@@ -65,9 +65,12 @@ class DAR(nn.Module):
         self.encoder = ImageEncoder(config, pretrained_encoder)
         self.transformer = DARTransformer(config)
         rows, columns = config.grid_sizes()[-1]
-        self.position = nn.Parameter(torch.randn(1, width, max(1, rows // 2), max(1, columns // 2)) * 0.02)
+        self.position = nn.Parameter(
+            torch.randn(1, width, max(1, rows // 2), max(1, columns // 2)) * 0.02
+        )
         self.memory_position = nn.Parameter(
-            torch.randn(1, config.memory_width, max(1, rows // 2), max(1, columns // 2)) * 0.02)
+            torch.randn(1, config.memory_width, max(1, rows // 2), max(1, columns // 2)) * 0.02
+        )
         self.step_embedding = nn.Parameter(torch.randn(config.num_steps, width) * 0.02)
         self.start_embedding = nn.Parameter(torch.zeros(1, latent, 1, 1))
         self.start_proj = nn.Conv2d(config.memory_width, latent, 1)
@@ -77,8 +80,9 @@ class DAR(nn.Module):
         self.bin_head = nn.Conv2d(latent, config.num_bins if config.use_bins else 1, 1)
         self.range_head = nn.Conv2d(latent, 3, 1)
         self.scale_head = nn.Conv2d(latent, 1, 1)
-        self.mask_head = nn.Sequential(nn.Conv2d(latent, 64, 3, padding=1), nn.ReLU(),
-                                       nn.Conv2d(64, 9 * UPSAMPLING ** 2, 1))
+        self.mask_head = nn.Sequential(
+            nn.Conv2d(latent, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 9 * UPSAMPLING**2, 1)
+        )
         nn.init.constant_(self.scale_head.bias, -1.5)  # a relative error of 0.2
         with torch.no_grad():
             self.range_head.bias.copy_(torch.tensor([-2.0, 2.0, 0.0]))
@@ -92,15 +96,18 @@ class DAR(nn.Module):
         start = torch.tanh(self.start_proj(pooled) + self.start_embedding)
         tokens = memory + resize(self.memory_position, memory.shape[-2:])
         tokens = tokens.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, M, C)
-        return EncodedImage(self.transformer.project_memory(tokens), detail, start,
-                            self.mask_head(detail))
+        return EncodedImage(
+            self.transformer.project_memory(tokens), detail, start, self.mask_head(detail)
+        )
 
     def initial_state(self, encoded, depth_min, depth_max):
         """State before step 1; depth_min and depth_max (B,) in canonical metres."""
         low, high = (
-            mtbin.to_bin_space(z.float(), self.config.bin_space).view(-1, 1, 1, 1).expand(
-                -1, 1, *encoded.start.shape[-2:])
-            for z in (depth_min, depth_max))
+            mtbin.to_bin_space(z.float(), self.config.bin_space)
+            .view(-1, 1, 1, 1)
+            .expand(-1, 1, *encoded.start.shape[-2:])
+            for z in (depth_min, depth_max)
+        )
         return StepState(encoded.start, low, high, self.transformer.empty_cache(encoded.memory))
 
     def tokens(self, latent, grid, step_index):
@@ -113,7 +120,8 @@ class DAR(nn.Module):
         """
         One autoregressive step: StepState -> StepState, StepOutput.
 
-        `grid` and `depth_grid` are the step's sizes (rows, columns); `step_index` is an int64 tensor (1,), from 0.
+        `grid` and `depth_grid` are the step's sizes (rows, columns); `step_index` is an int64
+        tensor (1,), from 0.
         """
         y = self.tokens(state.latent, grid, step_index)
         y, cache = self.transformer(y, state.cache, encoded.memory)
@@ -123,7 +131,9 @@ class DAR(nn.Module):
         """Output tokens of a step (B, h * w, C) -> its latent, depth and the next windows."""
         config = self.config
         token_map = self.token_out(y).transpose(1, 2)
-        token_map = token_map.reshape(y.shape[0], -1, *grid)  # (B, latent, h * w) -> (B, latent, h, w)
+        token_map = token_map.reshape(
+            y.shape[0], -1, *grid
+        )  # (B, latent, h * w) -> (B, latent, h, w)
         # A GRU's state lies in [-1, 1]; so do r_k and what the heads and the next step see of it.
         hidden = torch.tanh(resize(token_map, depth_grid) + resize(encoded.detail, depth_grid))
         low, high = mtbin.hull(state.low, state.high, depth_grid)
@@ -136,20 +146,30 @@ class DAR(nn.Module):
         next_low, next_high = low, high
         if config.refine_bins and config.use_bins:
             next_low, next_high = mtbin.narrow(
-                low, high, depth, config.num_bins, config.window_neighbors)
-        output = StepOutput(depth, self.range_head(latent).float(),
-                            self.scale_head(latent).float().clamp(-6, 1), low, high)
+                low, high, depth, config.num_bins, config.window_neighbors
+            )
+        output = StepOutput(
+            depth,
+            self.range_head(latent).float(),
+            self.scale_head(latent).float().clamp(-6, 1),
+            low,
+            high,
+        )
         return StepState(latent, next_low, next_high, cache), output
 
     def upsample(self, output, mask):
-        """StepOutput on any depth grid -> Upsampled at the input's size, by learned convex combinations."""
+        """
+        StepOutput on any depth grid -> Upsampled at the input's size, by learned convex
+        combinations.
+        """
         maps = torch.cat([output.depth, output.range_logits, output.log_scale], 1)
         maps = convex_upsample(resize(maps, mask.shape[-2:]), mask.float())
         return Upsampled(maps[:, :1], maps[:, 1:4], maps[:, 4:])
 
     def forward(self, image, depth_min, depth_max, num_steps=None):
         """
-        RGB uint8 (B, H, W, 3), canonical range (B,), (B,) -> [StepOutput] of the steps, EncodedImage.
+        RGB uint8 (B, H, W, 3), canonical range (B,), (B,) -> [StepOutput] of the steps,
+        EncodedImage.
 
         Steps are sequential in training too; the cache carries gradients.
         """
@@ -172,9 +192,9 @@ def convex_upsample(x, mask):
     x (B, C, h, w), mask logits (B, 9 * 16, h, w) -> (B, C, 4 h, 4 w).
     """
     batch, channels, h, w = x.shape
-    weights = torch.softmax(mask.view(batch, 1, 9, UPSAMPLING ** 2, h, w), 2)
+    weights = torch.softmax(mask.view(batch, 1, 9, UPSAMPLING**2, h, w), 2)
     padded = F.pad(x, (1, 1, 1, 1), mode='replicate')
-    neighbors = [padded[:, :, i:i + h, j:j + w] for i in range(3) for j in range(3)]
+    neighbors = [padded[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)]
     fine = sum(neighbor.unsqueeze(2) * weights[:, :, i] for i, neighbor in enumerate(neighbors))
     # (B, C, 16, h, w) -> (B, C * 16, h, w) -> (B, C, 4 h, 4 w)
-    return F.pixel_shuffle(fine.reshape(batch, channels * UPSAMPLING ** 2, h, w), UPSAMPLING)
+    return F.pixel_shuffle(fine.reshape(batch, channels * UPSAMPLING**2, h, w), UPSAMPLING)

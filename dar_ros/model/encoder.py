@@ -1,4 +1,6 @@
-"""Image encoder: a timm backbone and a neck that fuses its features at 1/8 and 1/4 of the input."""
+"""
+Image encoder: a timm backbone and a neck that fuses its features at 1/8 and 1/4 of the input.
+"""
 
 import timm
 import torch
@@ -13,7 +15,9 @@ _CNN_STRIDES = (4, 8, 16, 32)
 def resize(x, size):
     """Bilinear resize of (B, C, h, w) to size (rows, columns)."""
     static = not any(isinstance(side, torch.SymInt) for side in (*x.shape[-2:], *size))
-    if static and tuple(x.shape[-2:]) == tuple(size):  # a dynamic graph must not specialise on equality
+    if static and tuple(x.shape[-2:]) == tuple(
+        size
+    ):  # a dynamic graph must not specialise on equality
         return x
     return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
@@ -22,16 +26,20 @@ class SeparableConv(nn.Sequential):
     """Depthwise 3x3, pointwise, activation: a full 3x3 costs nine times as much here."""
 
     def __init__(self, width):
-        super().__init__(nn.Conv2d(width, width, 3, padding=1, groups=width),
-                         nn.Conv2d(width, width, 1), nn.GELU())
+        super().__init__(
+            nn.Conv2d(width, width, 3, padding=1, groups=width),
+            nn.Conv2d(width, width, 1),
+            nn.GELU(),
+        )
 
 
 class ImageEncoder(nn.Module):
     """
-    RGB uint8 (B, H, W, 3) -> memory (B, memory_width, H/8, W/8), detail (B, latent_width, H/4, W/4).
+    RGB uint8 (B, H, W, 3) -> memory (B, memory_width, H/8, W/8), detail (B, latent_width, H/4,
+    W/4).
 
-    The memory is what the transformer attends to (METHOD: X). The detail feeds the depth grids, which are
-    finer than the tokens, with edges that 1/8 cannot hold.
+    The memory is what the transformer attends to (METHOD: X). The detail feeds the depth grids,
+    which are finer than the tokens, with edges that 1/8 cannot hold.
     """
 
     def __init__(self, config, pretrained=False):
@@ -39,16 +47,23 @@ class ImageEncoder(nn.Module):
         self.is_vit = config.backbone.startswith('vit')
         probe = timm.create_model(config.backbone, features_only=True) if not self.is_vit else None
         if self.is_vit:
-            kwargs = {'img_size': tuple(config.input_size), 'out_indices': self._vit_layers(config.backbone)}
+            kwargs = {
+                'img_size': tuple(config.input_size),
+                'out_indices': self._vit_layers(config.backbone),
+            }
         else:
             strides = probe.feature_info.reduction()
-            kwargs = {'out_indices': [i for i, stride in enumerate(strides) if stride in _CNN_STRIDES]}
+            kwargs = {
+                'out_indices': [i for i, stride in enumerate(strides) if stride in _CNN_STRIDES]
+            }
         self.backbone = timm.create_model(
-            config.backbone, features_only=True, pretrained=pretrained, **kwargs)
+            config.backbone, features_only=True, pretrained=pretrained, **kwargs
+        )
         channels = self.backbone.feature_info.channels()
         # The shallowest CNN feature (1/4) is the detail's; a plain ViT has one resolution only.
-        self.detail_lateral = None if self.is_vit else nn.Conv2d(
-            channels[0], config.latent_width, 1)
+        self.detail_lateral = (
+            None if self.is_vit else nn.Conv2d(channels[0], config.latent_width, 1)
+        )
         coarse = channels if self.is_vit else channels[1:]
         self.laterals = nn.ModuleList(nn.Conv2d(c, config.memory_width, 1) for c in coarse)
         self.memory_conv = SeparableConv(config.memory_width)
@@ -75,7 +90,9 @@ class ImageEncoder(nn.Module):
     def forward(self, image):
         """See the class."""
         rows, columns = image.shape[1:3]
-        x = image.permute(0, 3, 1, 2).float() * self.pixel_scale + self.pixel_offset  # (B, 3, H, W)
+        x = (
+            image.permute(0, 3, 1, 2).float() * self.pixel_scale + self.pixel_offset
+        )  # (B, 3, H, W)
         features = self.backbone(x)
         detail = None
         if self.detail_lateral is not None:

@@ -1,8 +1,9 @@
 """
-Multiway tree bins (MTBin): per-pixel depth windows that narrow from step to step (DAR, section 3.3).
+Multiway tree bins (MTBin): per-pixel depth windows that narrow from step to step (DAR, section
+3.3).
 
-All bins of a pixel are equal in bin space (z, or log z), so its state is two numbers: the low and the high
-edge of its window, each (B, 1, h, w). No gradient flows through the choice of a window.
+All bins of a pixel are equal in bin space (z, or log z), so its state is two numbers: the low and
+the high edge of its window, each (B, 1, h, w). No gradient flows through the choice of a window.
 """
 
 import torch
@@ -35,8 +36,8 @@ def expected_value(low, high, bin_probs):
     """
     D = sum_i c^i p^i, (B, 1, h, w), in bin space.
 
-    In log space this is the geometric mean: the arithmetic one lets a few percent of probability on the far
-    end of [0.1, 100] m move a near pixel by metres.
+    In log space this is the geometric mean: the arithmetic one lets a few percent of probability
+    on the far end of [0.1, 100] m move a near pixel by metres.
     """
     num_bins = bin_probs.shape[1]
     middle = (torch.arange(num_bins, device=low.device, dtype=low.dtype) + 0.5) / num_bins
@@ -46,7 +47,8 @@ def expected_value(low, high, bin_probs):
 
 def narrow(low, high, u, num_bins, neighbors=1):
     """
-    Window of the next step: the bin that holds u and `neighbors` bins on each side, within [low, high].
+    Window of the next step: the bin that holds u and `neighbors` bins on each side, within [low,
+    high].
 
     With t counted from 1 and one neighbour: [b^max(t-1,1), b^min(t+2,N+1)].
     """
@@ -65,4 +67,6 @@ def hull(low, high, size):
     """
     low = -F.max_pool2d(-low, 3, stride=1, padding=1)
     high = F.max_pool2d(high, 3, stride=1, padding=1)
-    return F.interpolate(low, size=size, mode='nearest'), F.interpolate(high, size=size, mode='nearest')
+    return F.interpolate(low, size=size, mode='nearest'), F.interpolate(
+        high, size=size, mode='nearest'
+    )

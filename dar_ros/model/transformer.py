@@ -1,4 +1,6 @@
-"""DAR transformer: masked self-attention over the steps' tokens, cross-attention to the image, MLP."""
+"""
+DAR transformer: masked self-attention over the steps' tokens, cross-attention to the image, MLP.
+"""
 
 from typing import NamedTuple
 
@@ -25,7 +27,9 @@ def patchwise_causal_mask(lengths, device=None):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values the caller projects, so that they can be cached."""
+    """
+    Multi-head attention whose keys and values the caller projects, so that they can be cached.
+    """
 
     def __init__(self, width, source_width, heads):
         super().__init__()
@@ -41,9 +45,11 @@ class Attention(nn.Module):
         return pair.permute(2, 0, 3, 1, 4).unbind(0)  # (2, B, heads, L, d)
 
     def forward(self, x, keys, values, mask=None):
-        """Queries from x (B, L, C); result (B, L, C)."""
+        """Attend with queries from x (B, L, C); result (B, L, C)."""
         batch, length, width = x.shape
-        query = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)  # (B, heads, L, d)
+        query = (
+            self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
+        )  # (B, heads, L, d)
         x = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         return self.out(x.transpose(1, 2).reshape(batch, length, width))
 
@@ -58,14 +64,16 @@ class Block(nn.Module):
         self.self_attention = Attention(width, width, config.heads)
         self.cross_norm = nn.LayerNorm(width)
         self.cross_attention = Attention(width, config.memory_width, config.heads)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(),
-                                 nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
+        )
 
     def forward(self, x, past, memory, mask=None):
         """
         Tokens x (B, L, C) -> the same, and this layer's keys and values of the prefix and x.
 
-        `past` and `memory` are pairs of keys and values (B, heads, P or M, d). With a mask, x holds all steps.
+        `past` and `memory` are pairs of keys and values (B, heads, P or M, d). With a mask, x
+        holds all steps.
         """
         normed = self.self_norm(x)
         keys, values = self.self_attention.project(normed)
@@ -98,14 +106,16 @@ class DARTransformer(nn.Module):
 
     def forward(self, x, past, memory, mask=None):
         """
-        Tokens of one step (B, L, C) and the cache of the earlier ones -> output tokens, grown cache.
+        Tokens of one step (B, L, C) and the cache of the earlier ones -> output tokens, grown
+        cache.
 
-        With `mask` (see patchwise_causal_mask) and an empty cache, x holds the tokens of all steps at once:
-        the reference that cached stepping must equal.
+        With `mask` (see patchwise_causal_mask) and an empty cache, x holds the tokens of all steps
+        at once: the reference that cached stepping must equal.
         """
         pairs = []
         for i, block in enumerate(self.blocks):
-            x, pair = block(x, (past.keys[i], past.values[i]),
-                            (memory.keys[i], memory.values[i]), mask)
+            x, pair = block(
+                x, (past.keys[i], past.values[i]), (memory.keys[i], memory.values[i]), mask
+            )
             pairs.append(pair)
         return self.norm(x), KeyValues(*(torch.stack(tensors) for tensors in zip(*pairs)))

@@ -1,9 +1,10 @@
 """
 ROS messages <-> arrays.
 
-Image decoding is a numpy view and one OpenCV call for every encoding: cv_bridge dies on import beside NumPy 2 on
-current distributions, and rosbags-image lacks 16UC1 and ignores row padding, so neither could be the only way.
-Outgoing `data` is an array.array: rclpy copies any other type element by element, 30 to 100 times slower.
+Image decoding is a numpy view and one OpenCV call for every encoding: cv_bridge dies on import
+beside NumPy 2 on current distributions, and rosbags-image lacks 16UC1 and ignores row padding, so
+neither could be the only way. Outgoing `data` is an array.array: rclpy copies any other type
+element by element, 30 to 100 times slower.
 """
 
 import array
@@ -21,19 +22,32 @@ MAX_SIDE = 16384  # pixels; more is a broken header, not a camera
 _U8, _U16 = np.uint8, np.uint16
 # encoding -> (dtype, channels, OpenCV conversion to RGB; None: it is RGB)
 _ENCODINGS = {
-    'rgb8': (_U8, 3, None), 'bgr8': (_U8, 3, cv2.COLOR_BGR2RGB), '8UC3': (_U8, 3, cv2.COLOR_BGR2RGB),
-    'rgba8': (_U8, 4, cv2.COLOR_RGBA2RGB), 'bgra8': (_U8, 4, cv2.COLOR_BGRA2RGB),
+    'rgb8': (_U8, 3, None),
+    'bgr8': (_U8, 3, cv2.COLOR_BGR2RGB),
+    '8UC3': (_U8, 3, cv2.COLOR_BGR2RGB),
+    'rgba8': (_U8, 4, cv2.COLOR_RGBA2RGB),
+    'bgra8': (_U8, 4, cv2.COLOR_BGRA2RGB),
     '8UC4': (_U8, 4, cv2.COLOR_BGRA2RGB),
-    'rgb16': (_U16, 3, None), 'bgr16': (_U16, 3, cv2.COLOR_BGR2RGB),
-    'mono8': (_U8, 1, cv2.COLOR_GRAY2RGB), '8UC1': (_U8, 1, cv2.COLOR_GRAY2RGB),
-    'mono16': (_U16, 1, cv2.COLOR_GRAY2RGB), '16UC1': (_U16, 1, cv2.COLOR_GRAY2RGB),
-    'yuv422': (_U8, 2, cv2.COLOR_YUV2RGB_UYVY), 'uyvy': (_U8, 2, cv2.COLOR_YUV2RGB_UYVY),
-    'yuv422_yuy2': (_U8, 2, cv2.COLOR_YUV2RGB_YUY2), 'yuyv': (_U8, 2, cv2.COLOR_YUV2RGB_YUY2),
-    'nv12': (_U8, 1, cv2.COLOR_YUV2RGB_NV12), 'nv21': (_U8, 1, cv2.COLOR_YUV2RGB_NV21),
+    'rgb16': (_U16, 3, None),
+    'bgr16': (_U16, 3, cv2.COLOR_BGR2RGB),
+    'mono8': (_U8, 1, cv2.COLOR_GRAY2RGB),
+    '8UC1': (_U8, 1, cv2.COLOR_GRAY2RGB),
+    'mono16': (_U16, 1, cv2.COLOR_GRAY2RGB),
+    '16UC1': (_U16, 1, cv2.COLOR_GRAY2RGB),
+    'yuv422': (_U8, 2, cv2.COLOR_YUV2RGB_UYVY),
+    'uyvy': (_U8, 2, cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422_yuy2': (_U8, 2, cv2.COLOR_YUV2RGB_YUY2),
+    'yuyv': (_U8, 2, cv2.COLOR_YUV2RGB_YUY2),
+    'nv12': (_U8, 1, cv2.COLOR_YUV2RGB_NV12),
+    'nv21': (_U8, 1, cv2.COLOR_YUV2RGB_NV21),
 }
 # OpenCV names a Bayer pattern by its second row.
-for _pattern, _code in (('rggb', cv2.COLOR_BayerBG2RGB), ('bggr', cv2.COLOR_BayerRG2RGB),
-                        ('gbrg', cv2.COLOR_BayerGR2RGB), ('grbg', cv2.COLOR_BayerGB2RGB)):
+for _pattern, _code in (
+    ('rggb', cv2.COLOR_BayerBG2RGB),
+    ('bggr', cv2.COLOR_BayerRG2RGB),
+    ('gbrg', cv2.COLOR_BayerGR2RGB),
+    ('grbg', cv2.COLOR_BayerGB2RGB),
+):
     _ENCODINGS[f'bayer_{_pattern}8'] = (_U8, 1, _code)
     _ENCODINGS[f'bayer_{_pattern}16'] = (_U16, 1, _code)
 _SUBSAMPLED = {'yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'nv12', 'nv21'}
@@ -43,24 +57,36 @@ def image_to_rgb(msg):
     """
     sensor_msgs/Image -> RGB uint8 (H, W, 3); FrameError in one line for anything malformed.
 
-    Sizes are checked before anything is allocated. 16 bit becomes 8 by its high byte: a scale that followed
-    each image's content would flicker.
+    Sizes are checked before anything is allocated. 16 bit becomes 8 by its high byte: a scale that
+    followed each image's content would flicker.
     """
     if msg.encoding not in _ENCODINGS:
-        raise FrameError(f'unknown encoding {msg.encoding!r}; known are {", ".join(sorted(_ENCODINGS))}')
+        raise FrameError(
+            f'unknown encoding {msg.encoding!r}; known are {", ".join(sorted(_ENCODINGS))}'
+        )
     dtype, channels, code = _ENCODINGS[msg.encoding]
     height, width = msg.height, msg.width
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         raise FrameError(f'image size {width}x{height} is not within 1..{MAX_SIDE}')
-    if msg.encoding in _SUBSAMPLED and width % 2 or msg.encoding in ('nv12', 'nv21') and height % 2:
+    if (
+        msg.encoding in _SUBSAMPLED
+        and width % 2
+        or msg.encoding in ('nv12', 'nv21')
+        and height % 2
+    ):
         raise FrameError(f'image size {width}x{height}: {msg.encoding} needs even sides')
     rows = height * 3 // 2 if msg.encoding in ('nv12', 'nv21') else height
     row_bytes = width * channels * np.dtype(dtype).itemsize
     if msg.step < row_bytes:
-        raise FrameError(f'step {msg.step} is less than a row of {width} {msg.encoding} pixels ({row_bytes} bytes)')
+        raise FrameError(
+            f'step {msg.step} is less than a row of {width} {msg.encoding} pixels '
+            f'({row_bytes} bytes)'
+        )
     if len(msg.data) < msg.step * (rows - 1) + row_bytes:
-        raise FrameError(f'truncated image: {len(msg.data)} bytes, {width}x{height} {msg.encoding} with step '
-                         f'{msg.step} needs {msg.step * rows}')
+        raise FrameError(
+            f'truncated image: {len(msg.data)} bytes, {width}x{height} {msg.encoding} with step '
+            f'{msg.step} needs {msg.step * rows}'
+        )
     if msg.step % np.dtype(dtype).itemsize:
         raise FrameError(f'step {msg.step} is no multiple of the {msg.encoding} sample size')
     order = np.dtype(dtype).newbyteorder('>' if msg.is_bigendian else '<')
@@ -74,13 +100,18 @@ def image_to_rgb(msg):
 
 
 def compressed_to_rgb(msg):
-    """sensor_msgs/CompressedImage (JPEG, PNG) -> RGB uint8 (H, W, 3); FrameError if it does not decode."""
+    """
+    sensor_msgs/CompressedImage (JPEG, PNG) -> RGB uint8 (H, W, 3); FrameError if it does not
+    decode.
+    """
     if not len(msg.data):
         raise FrameError('empty compressed image')
     try:
         image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise FrameError(f'compressed image does not decode: {str(error).strip().splitlines()[-1]}') from None
+        raise FrameError(
+            f'compressed image does not decode: {str(error).strip().splitlines()[-1]}'
+        ) from None
     if image is None:
         raise FrameError(f'compressed image of format {msg.format!r} does not decode')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -88,10 +119,11 @@ def compressed_to_rgb(msg):
 
 def intrinsics_from_info(info, size):
     """
-    CameraInfo -> Intrinsics of an image of `size` (H, W), or None if uncalibrated (K[0] == 0, REP 104).
+    CameraInfo -> Intrinsics of an image of `size` (H, W), or None if uncalibrated (K[0] == 0, REP
+    104).
 
-    K is of the full calibration size: a region of interest, binning and any further resize are applied.
-    FrameError if the numbers make no camera.
+    K is of the full calibration size: a region of interest, binning and any further resize are
+    applied. FrameError if the numbers make no camera.
     """
     fx, fy, cx, cy = info.k[0], info.k[4], info.k[2], info.k[5]
     if fx == 0:
@@ -103,7 +135,10 @@ def intrinsics_from_info(info, size):
 
 
 def _window(info, size):
-    """Part of the calibrated image that the picture shows: left, top, width, height in calibration pixels."""
+    """
+    Part of the calibrated image that the picture shows: left, top, width, height in calibration
+    pixels.
+    """
     roi = info.roi
     if roi.width and roi.height:
         return roi.x_offset, roi.y_offset, roi.width, roi.height
@@ -112,28 +147,70 @@ def _window(info, size):
 
 
 def info_for_depth(info, header, size, intrinsics, rectified=False):
-    """CameraInfo of a depth image of `size` (H, W): K and P of that size, no binning, no region of interest."""
+    """
+    CameraInfo of a depth image of `size` (H, W): K and P of that size, no binning, no region of
+    interest.
+    """
     result = CameraInfo(header=header, height=size[0], width=size[1])
     if info is None or intrinsics is None:
         return result
-    result.k = [intrinsics.fx, 0.0, intrinsics.cx, 0.0, intrinsics.fy, intrinsics.cy, 0.0, 0.0, 1.0]
+    result.k = [
+        intrinsics.fx,
+        0.0,
+        intrinsics.cx,
+        0.0,
+        intrinsics.fy,
+        intrinsics.cy,
+        0.0,
+        0.0,
+        1.0,
+    ]
     if rectified:
         result.distortion_model, result.d = 'plumb_bob', [0.0] * 5
         result.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
         projection = intrinsics
     else:
-        result.distortion_model, result.d, result.r = info.distortion_model, copy.copy(info.d), copy.copy(info.r)
+        result.distortion_model, result.d, result.r = (
+            info.distortion_model,
+            copy.copy(info.d),
+            copy.copy(info.r),
+        )
         left, top, width, height = _window(info, size)
-        projection = intrinsics if info.p[0] == 0 else Intrinsics(
-            info.p[0], info.p[5], info.p[2], info.p[6]).crop(left, top).scale(size[1] / width, size[0] / height)
-    result.p = [projection.fx, 0.0, projection.cx, 0.0, 0.0, projection.fy, projection.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+        projection = (
+            intrinsics
+            if info.p[0] == 0
+            else Intrinsics(info.p[0], info.p[5], info.p[2], info.p[6])
+            .crop(left, top)
+            .scale(size[1] / width, size[0] / height)
+        )
+    result.p = [
+        projection.fx,
+        0.0,
+        projection.cx,
+        0.0,
+        0.0,
+        projection.fy,
+        projection.cy,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+        0.0,
+    ]
     return result
 
 
 def _image(header, array_, encoding):
     height, width = array_.shape[:2]
-    return Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=0,
-                 step=array_.strides[0], data=_bytes(array_))
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=array_.strides[0],
+        data=_bytes(array_),
+    )
 
 
 def _bytes(array_):
@@ -148,7 +225,9 @@ def metres_to_image(values, header):
 
 
 def metres_to_millimetres(values, header):
-    """Metres (H, W) -> 16UC1 Image in millimetres (REP 118); 0 where invalid or not representable."""
+    """
+    Metres (H, W) -> 16UC1 Image in millimetres (REP 118); 0 where invalid or not representable.
+    """
     with np.errstate(invalid='ignore', over='ignore'):
         millimetres = np.rint(values * 1000)
         good = (millimetres > 0) & (millimetres <= 65535)
@@ -164,8 +243,8 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
     """
     Depth (H, W) metres -> organized PointCloud2 in the optical frame, every `stride`-th pixel.
 
-    float32 x y z and, with `rgb` (H, W, 3), packed rgb: 16 bytes a point (12 without). NaN where the depth is
-    not finite or `invalid` (H, W) is True.
+    float32 x y z and, with `rgb` (H, W, 3), packed rgb: 16 bytes a point (12 without). NaN where
+    the depth is not finite or `invalid` (H, W) is True.
     """
     points = unproject(depth, intrinsics, stride)
     bad = ~np.isfinite(points[..., 2])
@@ -178,9 +257,20 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
     packed[bad, :3] = np.nan
     if rgb is not None:
         color = rgb[::stride, ::stride].astype(np.uint32)
-        packed[..., 3] = (color[..., 0] << 16 | color[..., 1] << 8 | color[..., 2]).astype('<u4').view('<f4')
+        packed[..., 3] = (
+            (color[..., 0] << 16 | color[..., 1] << 8 | color[..., 2]).astype('<u4').view('<f4')
+        )
     return PointCloud2(
-        header=header, height=height, width=width, is_bigendian=False, is_dense=False,
-        point_step=4 * fields, row_step=4 * fields * width, data=_bytes(packed),
-        fields=[PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-                for i, name in enumerate(('x', 'y', 'z', 'rgb')[:fields])])
+        header=header,
+        height=height,
+        width=width,
+        is_bigendian=False,
+        is_dense=False,
+        point_step=4 * fields,
+        row_step=4 * fields * width,
+        data=_bytes(packed),
+        fields=[
+            PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+            for i, name in enumerate(('x', 'y', 'z', 'rgb')[:fields])
+        ],
+    )

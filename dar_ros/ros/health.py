@@ -7,8 +7,8 @@ from collections import deque
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-WINDOW = 5.0        # seconds over which rates and latencies are taken
-NO_IMAGE = 2.0      # seconds without an image that are worth a warning
+WINDOW = 5.0  # seconds over which rates and latencies are taken
+NO_IMAGE = 2.0  # seconds without an image that are worth a warning
 
 
 class Health:
@@ -16,7 +16,7 @@ class Health:
 
     def __init__(self, clock=time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
-        self._frames = deque()          # (time, {stage: seconds})
+        self._frames = deque()  # (time, {stage: seconds})
         self.received = self.dropped = self.refused = self.processed = self.backend_failures = 0
         self.steps, self.last_error, self._error_time, self._image_time = 0, '', -1e9, clock()
         self.warnings = ()
@@ -60,16 +60,28 @@ class Health:
             frames = [timings for _, timings in self._frames]
             span = min(WINDOW, now - self._frames[0][0]) if len(frames) > 1 else 0
             level, message = self._level(now, active, wanted)
-            values = {'rate (Hz)': f'{(len(frames) - 1) / span:.1f}' if span else '0.0', 'received': self.received,
-                      'processed': self.processed, 'dropped': self.dropped, 'refused': self.refused,
-                      'backend failures': self.backend_failures, 'steps used': self.steps,
-                      'last error': self.last_error}
+            values = {
+                'rate (Hz)': f'{(len(frames) - 1) / span:.1f}' if span else '0.0',
+                'received': self.received,
+                'processed': self.processed,
+                'dropped': self.dropped,
+                'refused': self.refused,
+                'backend failures': self.backend_failures,
+                'steps used': self.steps,
+                'last error': self.last_error,
+            }
         for stage in dict.fromkeys(stage for timings in frames for stage in timings):
             times = [timings[stage] * 1000 for timings in frames if stage in timings]
-            values[f'{stage} p50/p95 (ms)'] = '{:.1f} / {:.1f}'.format(*np.quantile(times, (0.5, 0.95)))
+            values[f'{stage} p50/p95 (ms)'] = '{:.1f} / {:.1f}'.format(
+                *np.quantile(times, (0.5, 0.95))
+            )
         return DiagnosticStatus(
-            level=level, name=name, message=message, hardware_id=hardware_id,
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+            level=level,
+            name=name,
+            message=message,
+            hardware_id=hardware_id,
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
 
     def _level(self, now, active, wanted):
         recent = now - self._error_time < WINDOW

@@ -1,5 +1,6 @@
 """
-`dar_node`: images in, metric depth and points out; a lifecycle node that starts itself unless told not to.
+`dar_node`: images in, metric depth and points out; a lifecycle node that starts itself unless told
+not to.
 
 Callbacks only store the newest image; one thread converts, infers and publishes.
 """
@@ -25,9 +26,9 @@ from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.outputs import Outputs
 from dar_ros.ros.rectification import Rectifier
 
-INFOS_KEPT = 30         # camera_info messages kept for pairing by stamp
-INFO_PATIENCE = 2.0     # seconds for which a camera that announces camera_info may keep us waiting
-THROTTLE = 5.0          # seconds between two log lines of one kind
+INFOS_KEPT = 30  # camera_info messages kept for pairing by stamp
+INFO_PATIENCE = 2.0  # seconds for which a camera that announces camera_info may keep us waiting
+THROTTLE = 5.0  # seconds between two log lines of one kind
 
 
 class DarNode(LifecycleNode):
@@ -42,9 +43,9 @@ class DarNode(LifecycleNode):
         self._rectify = Rectifier() if self.values['rectify'] else None
         self._worker, self._subscriptions_made, self._timer = None, [], None
         self._slot, self._wake, self._stopping = None, threading.Condition(), False
-        self._infos, self._activated = OrderedDict(), 0.0
+        self._infos, self._info_awaited = OrderedDict(), None
 
-    # Lifecycle ---------------------------------------------------------------------------------------------
+    # Lifecycle
 
     def on_configure(self, state):
         """Load, verify and warm up; FAILURE with one line if the model is not to be served."""
@@ -60,19 +61,28 @@ class DarNode(LifecycleNode):
         bundle = self.pipeline.bundle
         self.get_logger().info(
             f'{bundle.name} on {self.pipeline.backend.name}, {bundle.num_steps} steps at '
-            f'{bundle.input_size[1]}x{bundle.input_size[0]}, {bundle.depth_range[0]}-{bundle.depth_range[1]} m')
+            f'{bundle.input_size[1]}x{bundle.input_size[0]}, '
+            f'{bundle.depth_range[0]}-{bundle.depth_range[1]} m'
+        )
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state):
         """Subscribe and start inferring."""
         override = {'qos_overriding_options': QoSOverridingOptions.with_default_policies()}
         compressed = self.values['image_transport'] == 'compressed'
-        self._activated, self._stopping, self.health = time.monotonic(), False, Health()
+        self._info_awaited, self._stopping, self.health = None, False, Health()
         self._subscriptions_made = [
             self.create_subscription(
-                CompressedImage if compressed else Image, 'image/compressed' if compressed else 'image',
-                self._on_image, qos_profile_sensor_data, **override),
-            self.create_subscription(CameraInfo, 'camera_info', self._on_info, qos_profile_sensor_data, **override)]
+                CompressedImage if compressed else Image,
+                'image/compressed' if compressed else 'image',
+                self._on_image,
+                qos_profile_sensor_data,
+                **override,
+            ),
+            self.create_subscription(
+                CameraInfo, 'camera_info', self._on_info, qos_profile_sensor_data, **override
+            ),
+        ]
         self._worker = threading.Thread(target=self._work, name='inference')
         self._worker.start()
         return super().on_activate(state)
@@ -121,17 +131,19 @@ class DarNode(LifecycleNode):
             self.pipeline.backend.close()
         self._timer, self.outputs, self.pipeline = None, None, None
 
-    # Parameters --------------------------------------------------------------------------------------------
+    # Parameters
 
     def _on_set(self, updates):
         try:
             # One assignment: the inference thread sees all of a change or none of it.
-            self.values = parameters.changed(self.values, updates, self.pipeline and self.pipeline.bundle)
+            self.values = parameters.changed(
+                self.values, updates, self.pipeline and self.pipeline.bundle
+            )
         except DarError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    # Input -------------------------------------------------------------------------------------------------
+    # Input
 
     def _on_info(self, msg):
         stamp = (msg.header.stamp.sec, msg.header.stamp.nanosec)
@@ -157,7 +169,7 @@ class DarNode(LifecycleNode):
                 return self._infos.get(stamp)
             return next(reversed(self._infos.values()))
 
-    # Inference thread --------------------------------------------------------------------------------------
+    # Inference thread
 
     def _work(self):
         while True:
@@ -176,7 +188,9 @@ class DarNode(LifecycleNode):
             except Exception as error:  # the node outlives any frame
                 if not rclpy.ok(context=self.context):
                     return
-                self._lost(f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}')
+                self._lost(
+                    f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
+                )
 
     def _process(self, msg):
         began = time.perf_counter()
@@ -186,7 +200,11 @@ class DarNode(LifecycleNode):
         info = self._info_for(msg)
         if info is None and self._info_is_coming():
             return
-        image = compressed_to_rgb(msg) if values['image_transport'] == 'compressed' else image_to_rgb(msg)
+        image = (
+            compressed_to_rgb(msg)
+            if values['image_transport'] == 'compressed'
+            else image_to_rgb(msg)
+        )
         intrinsics = None if info is None else intrinsics_from_info(info, image.shape[:2])
         warnings = []
         if intrinsics is None:
@@ -195,24 +213,39 @@ class DarNode(LifecycleNode):
         elif self._rectify:
             image = self._rectify(image, info, intrinsics)
         elif any(info.d):
-            warnings.append('the image is distorted; set rectify, or subscribe to a rectified image')
+            warnings.append(
+                'the image is distorted; set rectify, or subscribe to a rectified image'
+            )
         decoded = time.perf_counter()
         settings = parameters.settings(values)
         frame = pipeline(image, intrinsics, settings)
         warnings += [text for text in frame.warnings if intrinsics is not None]
         before = time.perf_counter()
         _, depth_range = settings.resolve(pipeline.bundle)
-        self.outputs.publish(wanted, frame, image, msg.header, info, bool(self._rectify), values, depth_range)
+        self.outputs.publish(
+            wanted, frame, image, msg.header, info, bool(self._rectify), values, depth_range
+        )
         now = time.perf_counter()
-        timings = {'decode': decoded - began, **frame.timings, 'publish': now - before, 'total': now - began}
+        timings = {
+            'decode': decoded - began,
+            **frame.timings,
+            'publish': now - before,
+            'total': now - began,
+        }
         self.health.frame(frame.steps, timings, warnings)
         for text in warnings:
             self.get_logger().warning(text, throttle_duration_sec=THROTTLE)
 
     def _info_is_coming(self):
-        """Whether a camera_info publisher exists whose first message may still come: depth of a guessed scale waits."""
-        return (time.monotonic() - self._activated < INFO_PATIENCE
-                and self.count_publishers(self.resolve_topic_name('camera_info')) > 0)
+        """
+        Whether a camera_info publisher exists whose first message may still come: depth of a
+        guessed scale waits.
+        """
+        self._info_awaited = self._info_awaited or time.monotonic()  # since the first image
+        return (
+            time.monotonic() - self._info_awaited < INFO_PATIENCE
+            and self.count_publishers(self.resolve_topic_name('camera_info')) > 0
+        )
 
     def _lost(self, reason, backend=False):
         self.health.refuse(reason, backend)
@@ -232,9 +265,12 @@ class DarNode(LifecycleNode):
         if self.outputs is None:
             return
         pipeline, active = self.pipeline, self._worker is not None
-        status = self.health.status(f'{self.get_fully_qualified_name()[1:]}: depth',
-                                    f'{pipeline.bundle.name}/{pipeline.backend.name}', active,
-                                    bool(self.outputs.wanted()))
+        status = self.health.status(
+            f'{self.get_fully_qualified_name()[1:]}: depth',
+            f'{pipeline.bundle.name}/{pipeline.backend.name}',
+            active,
+            bool(self.outputs.wanted()),
+        )
         self.outputs.diagnostics.publish(diagnostics(self.get_clock().now().to_msg(), status))
 
 

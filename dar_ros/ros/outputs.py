@@ -8,8 +8,13 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from dar_ros.postprocess import colorize, flying_pixels
 from dar_ros.ros import conversions
 
-TOPICS = {'depth/image': Image, 'depth/camera_info': CameraInfo, 'depth/uncertainty': Image,
-          'depth/points': PointCloud2, 'depth/color': Image}
+TOPICS = {
+    'depth/image': Image,
+    'depth/camera_info': CameraInfo,
+    'depth/uncertainty': Image,
+    'depth/points': PointCloud2,
+    'depth/color': Image,
+}
 
 
 class Outputs:
@@ -18,38 +23,61 @@ class Outputs:
     def __init__(self, node):
         self._node = node
         self._publishers = {
-            topic: node.create_publisher(kind, topic, QoSProfile(depth=1),
-                                         qos_overriding_options=QoSOverridingOptions.with_default_policies())
-            for topic, kind in TOPICS.items()}
-        self.diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
+            topic: node.create_publisher(
+                kind,
+                topic,
+                QoSProfile(depth=1),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for topic, kind in TOPICS.items()
+        }
+        self.diagnostics = node.create_publisher(
+            DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
+        )
 
     def wanted(self):
         """Topics that somebody subscribes to."""
-        return {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count()}
+        return {
+            topic
+            for topic, publisher in self._publishers.items()
+            if publisher.get_subscription_count()
+        }
 
     def publish(self, wanted, frame, image, header, info, rectified, values, depth_range):
         """
         Publish the wanted views of a DepthFrame under the source's header.
 
-        `info` is the source's CameraInfo or None, `values` the node's parameters. Without intrinsics there is no cloud.
+        `info` is the source's CameraInfo or None, `values` the node's parameters. Without
+        intrinsics there is no cloud.
         """
         size = frame.depth.shape
         messages = {}
         if 'depth/camera_info' in wanted:
             messages['depth/camera_info'] = conversions.info_for_depth(
-                info, header, size, frame.intrinsics, rectified)
+                info, header, size, frame.intrinsics, rectified
+            )
         if 'depth/image' in wanted:
-            convert = (conversions.metres_to_image if values['depth_encoding'] == '32FC1'
-                       else conversions.metres_to_millimetres)
+            convert = (
+                conversions.metres_to_image
+                if values['depth_encoding'] == '32FC1'
+                else conversions.metres_to_millimetres
+            )
             messages['depth/image'] = convert(frame.depth, header)
         if 'depth/uncertainty' in wanted:
             messages['depth/uncertainty'] = conversions.metres_to_image(frame.sigma, header)
         if 'depth/color' in wanted:
-            messages['depth/color'] = conversions.rgb_to_image(colorize(frame.depth, *depth_range), header)
+            messages['depth/color'] = conversions.rgb_to_image(
+                colorize(frame.depth, *depth_range), header
+            )
         if 'depth/points' in wanted and frame.intrinsics is not None:
             messages['depth/points'] = conversions.cloud(
-                frame.depth, frame.intrinsics, header, image if values['points_color'] else None,
-                flying_pixels(frame.depth, values['edge_threshold']), values['points_stride'])
+                frame.depth,
+                frame.intrinsics,
+                header,
+                image if values['points_color'] else None,
+                flying_pixels(frame.depth, values['edge_threshold']),
+                values['points_stride'],
+            )
         for topic, message in messages.items():
             self._publishers[topic].publish(message)
 

@@ -16,7 +16,10 @@ class Rectifier:
         self._key, self._maps = None, None
 
     def __call__(self, image, info, intrinsics):
-        """RGB (H, W, 3), its CameraInfo and Intrinsics at this size -> undistorted RGB of the same intrinsics."""
+        """
+        RGB (H, W, 3), its CameraInfo and Intrinsics at this size -> undistorted RGB of the same
+        intrinsics.
+        """
         distortion = np.array(info.d, np.float64)
         if not distortion.any():
             return image
@@ -32,6 +35,10 @@ def _maps(size, intrinsics: Intrinsics, model, distortion):
     if model in _PINHOLE and len(distortion) in (4, 5, 8, 12, 14):
         return cv2.initUndistortRectifyMap(matrix, distortion, None, matrix, size, cv2.CV_16SC2)
     if model == 'equidistant' and len(distortion) == 4:
-        return cv2.fisheye.initUndistortRectifyMap(matrix, distortion, np.eye(3), matrix, size, cv2.CV_16SC2)
-    raise FrameError(f'cannot rectify distortion model {model!r} with {len(distortion)} coefficients; known are '
-                     f'{", ".join((*_PINHOLE, "equidistant"))}')
+        return cv2.fisheye.initUndistortRectifyMap(
+            matrix, distortion, np.eye(3), matrix, size, cv2.CV_16SC2
+        )
+    raise FrameError(
+        f'cannot rectify distortion model {model!r} with {len(distortion)} coefficients; '
+        f'known are {", ".join((*_PINHOLE, "equidistant"))}'
+    )

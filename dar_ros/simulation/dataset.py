@@ -1,8 +1,8 @@
 """
 Simulated data sets on disk: seeded, resumable, written by several processes.
 
-    OUT/dataset.json
-    OUT/shard-00000/{images.npy uint8 (n, H, W, 3), depth.npy float32 (n, H, W), intrinsics.npy float64 (n, 4)}
+    OUT/dataset.json OUT/shard-00000/{images.npy uint8 (n, H, W, 3), depth.npy float32 (n, H, W),
+    intrinsics.npy float64 (n, 4)}
 
 A shard depends on (seed, split, shard number) only.
 """
@@ -21,10 +21,10 @@ from tqdm import tqdm
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 
-VERSION = 1             # of the generator: raise it when a frame of some seed changes
+VERSION = 1  # of the generator: raise it when a frame of some seed changes
 SHARD_FRAMES = 50
-VIEWS = 4               # pictures of a scene
-TEST_SEED = 20260101    # of the frozen test split
+VIEWS = 4  # pictures of a scene
+TEST_SEED = 20260101  # of the frozen test split
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,21 @@ class Split:
 
 _SEEN = {'room': 0.62, 'corridor': 0.13, 'hall': 0.1, 'outdoor': 0.15}
 # Kitchens and their furniture are never trained on.
-SPLITS = {'train': Split(0, _SEEN), 'val': Split(1, _SEEN),
-          'test': Split(2, {'room': 0.42, 'kitchen': 0.2, 'corridor': 0.13, 'hall': 0.1, 'outdoor': 0.15})}
+SPLITS = {
+    'train': Split(0, _SEEN),
+    'val': Split(1, _SEEN),
+    'test': Split(
+        2, {'room': 0.42, 'kitchen': 0.2, 'corridor': 0.13, 'hall': 0.1, 'outdoor': 0.15}
+    ),
+}
 
 
 @dataclass
 class StoredFrame:
     """A frame of a data set; arrays are memory-mapped and read-only."""
 
-    image: np.ndarray                   # uint8 (H, W, 3) RGB
-    depth: np.ndarray                   # float32 (H, W) metres along optical Z, sky +inf
+    image: np.ndarray  # uint8 (H, W, 3) RGB
+    depth: np.ndarray  # float32 (H, W) metres along optical Z, sky +inf
     intrinsics: Intrinsics
 
 
@@ -58,12 +63,17 @@ class SimDataset:
         try:
             self.info = json.loads((self.folder / 'dataset.json').read_text())
         except (OSError, ValueError):
-            raise UsageError(f'{folder} is no simulated data set: no dataset.json; '
-                             'make one with `dar simulate`') from None
+            raise UsageError(
+                f'{folder} is no simulated data set: no dataset.json; make one with `dar simulate`'
+            ) from None
         self.shards = []
         for shard in sorted(self.folder.glob('shard-[0-9]*')):
-            self.shards.append([np.load(shard / f'{name}.npy', mmap_mode='r')
-                                for name in ('images', 'depth', 'intrinsics')])
+            self.shards.append(
+                [
+                    np.load(shard / f'{name}.npy', mmap_mode='r')
+                    for name in ('images', 'depth', 'intrinsics')
+                ]
+            )
         self.starts = np.cumsum([0] + [len(images) for images, _, _ in self.shards])
 
     def __len__(self):
@@ -91,10 +101,17 @@ def generate(out, split, frames, seed=0, size=(240, 320), workers=2, progress=Tr
     _check_existing(out, info)
     out.mkdir(parents=True, exist_ok=True)
     (out / 'dataset.json').write_text(json.dumps(info) + '\n')
-    jobs = [(str(out), split, seed, shard, tuple(size)) for shard in range(-(-frames // SHARD_FRAMES))
-            if not (out / f'shard-{shard:05d}').exists()]
-    with tqdm(total=len(jobs) * SHARD_FRAMES, desc=f'simulate {split}', unit='frame',
-              disable=not progress) as bar:
+    jobs = [
+        (str(out), split, seed, shard, tuple(size))
+        for shard in range(-(-frames // SHARD_FRAMES))
+        if not (out / f'shard-{shard:05d}').exists()
+    ]
+    with tqdm(
+        total=len(jobs) * SHARD_FRAMES,
+        desc=f'simulate {split}',
+        unit='frame',
+        disable=not progress,
+    ) as bar:
         for _ in _run(jobs, workers):
             bar.update(SHARD_FRAMES)
     return SimDataset(out)
@@ -127,8 +144,12 @@ def _write_shard(job):
     frames = list(shard_frames(split, seed, shard, size))
     np.save(temporary / 'images.npy', np.stack([f.image for f in frames]))
     np.save(temporary / 'depth.npy', np.stack([f.depth for f in frames]))
-    np.save(temporary / 'intrinsics.npy',
-            np.array([(f.intrinsics.fx, f.intrinsics.fy, f.intrinsics.cx, f.intrinsics.cy) for f in frames]))
+    np.save(
+        temporary / 'intrinsics.npy',
+        np.array(
+            [(f.intrinsics.fx, f.intrinsics.fy, f.intrinsics.cx, f.intrinsics.cy) for f in frames]
+        ),
+    )
     try:
         temporary.rename(target)
     except OSError:  # another process was faster; its shard is the same
@@ -142,6 +163,7 @@ def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
     """Yield the first `count` frames of a shard."""
     from dar_ros.simulation.renderer import Renderer
     from dar_ros.simulation.scenes import camera_pose, make_scene
+
     rng = np.random.default_rng((seed, SPLITS[split].stream, shard))
     # A texture pool costs a GL context: four pools a split, and other ones for every split.
     key = (*size, seed * 100 + SPLITS[split].stream * 10 + shard % 4)
@@ -174,8 +196,12 @@ def worth_keeping(depth):
     """Not inside a thing, not a bare wall or one at the nose, not all sky."""
     coarse = depth[::4, ::4]
     low, middle, high = np.quantile(np.minimum(coarse, 200), [0.05, 0.5, 0.95])
-    return ((coarse < 0.15).mean() < 0.03 and middle > 0.5 and high > 1.4 * low
-            and np.isfinite(coarse).mean() > 0.4)
+    return (
+        (coarse < 0.15).mean() < 0.03
+        and middle > 0.5
+        and high > 1.4 * low
+        and np.isfinite(coarse).mean() > 0.4
+    )
 
 
 def expose(image, rng):

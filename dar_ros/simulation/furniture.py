@@ -1,4 +1,6 @@
-"""Things of true size, built of primitives around the origin: front towards +x, standing on z = 0."""
+"""
+Things of true size, built of primitives around the origin: front towards +x, standing on z = 0.
+"""
 
 import math
 
@@ -9,7 +11,9 @@ _LYING = (math.cos(math.pi / 4), math.sin(math.pi / 4), 0, 0)  # a cylinder's ax
 
 def box(x, y, z, depth, width, height, material='plain', color=(1, 1, 1)):
     """Box of full sizes whose bottom centre is (x, y, z)."""
-    return Primitive(BOX, (x, y, z + height / 2), (depth / 2, width / 2, height / 2), 0, material, color)
+    return Primitive(
+        BOX, (x, y, z + height / 2), (depth / 2, width / 2, height / 2), 0, material, color
+    )
 
 
 def post(x, y, z, radius, height, color, material='plain'):
@@ -36,12 +40,26 @@ def table(rng):
     material, color = _finish(rng)
     legs = _paint(rng)
     parts = [box(0, 0, height - 0.03, depth, width, 0.03, material, color)]
-    parts += [box(sx * (depth / 2 - 0.05), sy * (width / 2 - 0.05), 0, 0.05, 0.05, height - 0.03, 'plain', legs)
-              for sx in (-1, 1) for sy in (-1, 1)]
+    parts += [
+        box(
+            sx * (depth / 2 - 0.05),
+            sy * (width / 2 - 0.05),
+            0,
+            0.05,
+            0.05,
+            height - 0.03,
+            'plain',
+            legs,
+        )
+        for sx in (-1, 1)
+        for sy in (-1, 1)
+    ]
     if rng.random() < 0.6:
         parts += monitor(rng, rng.uniform(-width / 4, width / 4), height)
     for _ in range(int(rng.integers(0, 4))):
-        parts += clutter(rng, rng.uniform(-0.3, 0.3) * depth, rng.uniform(-0.4, 0.4) * width, height)
+        parts += clutter(
+            rng, rng.uniform(-0.3, 0.3) * depth, rng.uniform(-0.4, 0.4) * width, height
+        )
     return parts, depth, width
 
 
@@ -50,12 +68,24 @@ def monitor(rng, y, z):
     width = rng.uniform(0.48, 0.62)
     dark = (rng.uniform(0.02, 0.15),) * 3
     screen = 'plain' if rng.random() < 0.5 else f'poster/solid/{rng.integers(100)}'
-    return [box(-0.2, y, z, 0.18, 0.22, 0.015, 'plain', dark), box(-0.22, y, z, 0.03, 0.05, 0.2, 'plain', dark),
-            box(-0.19, y, z + 0.12, 0.03, width, width * 0.58, screen, dark if screen == 'plain' else (1, 1, 1))]
+    return [
+        box(-0.2, y, z, 0.18, 0.22, 0.015, 'plain', dark),
+        box(-0.22, y, z, 0.03, 0.05, 0.2, 'plain', dark),
+        box(
+            -0.19,
+            y,
+            z + 0.12,
+            0.03,
+            width,
+            width * 0.58,
+            screen,
+            dark if screen == 'plain' else (1, 1, 1),
+        ),
+    ]
 
 
 def clutter(rng, x, y, z):
-    """A mug, bottle, book or carton."""
+    """Make a mug, bottle, book or carton."""
     kind = rng.integers(4)
     if kind == 0:
         return [post(x, y, z, 0.04, 0.09, _paint(rng))]
@@ -71,16 +101,41 @@ def chair(rng):
     """Kitchen chair, or an office chair on a column."""
     material, color = _finish(rng)
     seat, width = rng.uniform(0.43, 0.48), rng.uniform(0.4, 0.48)
-    parts = [box(0, 0, seat - 0.04, width, width, 0.04, material, color),
-             box(-width / 2 + 0.02, 0, seat + rng.uniform(0, 0.2), 0.03, width, rng.uniform(0.2, 0.35), material,
-                 color)]
+    parts = [
+        box(0, 0, seat - 0.04, width, width, 0.04, material, color),
+        box(
+            -width / 2 + 0.02,
+            0,
+            seat + rng.uniform(0, 0.2),
+            0.03,
+            width,
+            rng.uniform(0.2, 0.35),
+            material,
+            color,
+        ),
+    ]
     if rng.random() < 0.3:
         dark = (0.1, 0.1, 0.1)
-        parts += [post(0, 0, 0.08, 0.03, seat - 0.1, dark), box(0, 0, 0.03, 0.55, 0.06, 0.05, 'plain', dark),
-                  box(0, 0, 0.03, 0.06, 0.55, 0.05, 'plain', dark)]
+        parts += [
+            post(0, 0, 0.08, 0.03, seat - 0.1, dark),
+            box(0, 0, 0.03, 0.55, 0.06, 0.05, 'plain', dark),
+            box(0, 0, 0.03, 0.06, 0.55, 0.05, 'plain', dark),
+        ]
     else:
-        parts += [box(sx * (width / 2 - 0.02), sy * (width / 2 - 0.02), 0, 0.035, 0.035,
-                      seat - 0.04 if sx > 0 else seat + 0.4, material, color) for sx in (-1, 1) for sy in (-1, 1)]
+        parts += [
+            box(
+                sx * (width / 2 - 0.02),
+                sy * (width / 2 - 0.02),
+                0,
+                0.035,
+                0.035,
+                seat - 0.04 if sx > 0 else seat + 0.4,
+                material,
+                color,
+            )
+            for sx in (-1, 1)
+            for sy in (-1, 1)
+        ]
     return parts, width, width
 
 
@@ -96,8 +151,17 @@ def shelf(rng):
         parts.append(box(0, 0, z, depth, width, 0.02, material, color))
         if i < rows and rng.random() < 0.8:
             filled = width * rng.uniform(0.4, 0.95)
-            parts.append(box(-0.05, (width - filled) / 2 - 0.01, z + 0.02, depth - 0.15, filled - 0.03,
-                             rng.uniform(0.19, 0.29), f'books/solid/{rng.integers(100)}'))
+            parts.append(
+                box(
+                    -0.05,
+                    (width - filled) / 2 - 0.01,
+                    z + 0.02,
+                    depth - 0.15,
+                    filled - 0.03,
+                    rng.uniform(0.19, 0.29),
+                    f'books/solid/{rng.integers(100)}',
+                )
+            )
     return parts, depth, width
 
 
@@ -106,15 +170,37 @@ def cabinet(rng):
     width, depth = rng.uniform(0.5, 1.6), rng.uniform(0.4, 0.62)
     height = rng.choice([rng.uniform(0.6, 1.1), rng.uniform(1.8, 2.2)])
     material, color = _finish(rng)
-    parts = [box(0, 0, 0.06, depth, width, height - 0.06, material, color),
-             box(0, 0, 0, depth - 0.06, width - 0.04, 0.06, 'plain', (0.1, 0.1, 0.1))]
+    parts = [
+        box(0, 0, 0.06, depth, width, height - 0.06, material, color),
+        box(0, 0, 0, depth - 0.06, width - 0.04, 0.06, 'plain', (0.1, 0.1, 0.1)),
+    ]
     doors = max(1, round(width / 0.5))
     for i in range(doors):
         y = (i + 0.5) * width / doors - width / 2
-        parts.append(box(depth / 2 + 0.005, y, 0.08, 0.018, width / doors - 0.008, height - 0.1, material,
-                         tuple(0.9 * c for c in color)))
-        parts.append(box(depth / 2 + 0.03, y + width / doors * 0.35, min(1.05, height * 0.6), 0.02, 0.015, 0.14,
-                         'plain', (0.7, 0.7, 0.7)))
+        parts.append(
+            box(
+                depth / 2 + 0.005,
+                y,
+                0.08,
+                0.018,
+                width / doors - 0.008,
+                height - 0.1,
+                material,
+                tuple(0.9 * c for c in color),
+            )
+        )
+        parts.append(
+            box(
+                depth / 2 + 0.03,
+                y + width / doors * 0.35,
+                min(1.05, height * 0.6),
+                0.02,
+                0.015,
+                0.14,
+                'plain',
+                (0.7, 0.7, 0.7),
+            )
+        )
     if height < 1.2:
         parts += clutter(rng, 0, rng.uniform(-0.3, 0.3) * width, height)
     return parts, depth, width
@@ -125,17 +211,41 @@ def sofa(rng):
     width, depth = rng.uniform(0.85, 2.3), rng.uniform(0.8, 0.98)
     material = f'fabric/solid/{rng.integers(100)}' if rng.random() < 0.6 else 'plain'
     color = _paint(rng) if material == 'plain' else (1, 1, 1)
-    parts = [box(0, 0, 0.06, depth, width, 0.22, material, color),
-             box(-depth / 2 + 0.1, 0, 0.06, 0.2, width, rng.uniform(0.68, 0.85), material, color)]
-    parts += [box(0, sy * (width / 2 - 0.09), 0.06, depth, 0.18, rng.uniform(0.48, 0.58), material, color)
-              for sy in (-1, 1)]
+    parts = [
+        box(0, 0, 0.06, depth, width, 0.22, material, color),
+        box(-depth / 2 + 0.1, 0, 0.06, 0.2, width, rng.uniform(0.68, 0.85), material, color),
+    ]
+    parts += [
+        box(
+            0, sy * (width / 2 - 0.09), 0.06, depth, 0.18, rng.uniform(0.48, 0.58), material, color
+        )
+        for sy in (-1, 1)
+    ]
     seats = max(1, round((width - 0.36) / 0.65))
     span = (width - 0.36) / seats
-    parts += [box(0.07, (i + 0.5) * span - seats * span / 2, 0.28, depth - 0.25, span - 0.02, 0.15, material,
-                  tuple(0.92 * c for c in color)) for i in range(seats)]
+    parts += [
+        box(
+            0.07,
+            (i + 0.5) * span - seats * span / 2,
+            0.28,
+            depth - 0.25,
+            span - 0.02,
+            0.15,
+            material,
+            tuple(0.92 * c for c in color),
+        )
+        for i in range(seats)
+    ]
     if rng.random() < 0.6:
-        parts.append(Primitive(ELLIPSOID, (-0.1, width * 0.25, 0.6), (0.09, 0.22, 0.2),
-                               0, f'fabric/solid/{rng.integers(100)}'))
+        parts.append(
+            Primitive(
+                ELLIPSOID,
+                (-0.1, width * 0.25, 0.6),
+                (0.09, 0.22, 0.2),
+                0,
+                f'fabric/solid/{rng.integers(100)}',
+            )
+        )
     return parts, depth, width
 
 
@@ -144,11 +254,16 @@ def bed(rng):
     width = rng.choice([0.9, 1.4, 1.6, 1.8])
     material, color = _finish(rng)
     linen = f'fabric/solid/{rng.integers(100)}'
-    parts = [box(0, 0, 0.1, 2.05, width, 0.22, material, color), box(0, 0, 0.3, 2.0, width - 0.02, 0.2),
-             box(0.3, 0, 0.48, 1.42, width + 0.02, 0.07, linen),
-             box(-1.03, 0, 0, 0.05, width, rng.uniform(0.8, 1.1), material, color)]
-    parts += [Primitive(ELLIPSOID, (-0.75, y, 0.55), (0.22, 0.33, 0.09))
-              for y in ([0] if width < 1 else [-width / 4, width / 4])]
+    parts = [
+        box(0, 0, 0.1, 2.05, width, 0.22, material, color),
+        box(0, 0, 0.3, 2.0, width - 0.02, 0.2),
+        box(0.3, 0, 0.48, 1.42, width + 0.02, 0.07, linen),
+        box(-1.03, 0, 0, 0.05, width, rng.uniform(0.8, 1.1), material, color),
+    ]
+    parts += [
+        Primitive(ELLIPSOID, (-0.75, y, 0.55), (0.22, 0.33, 0.09))
+        for y in ([0] if width < 1 else [-width / 4, width / 4])
+    ]
     return parts, 2.05, width
 
 
@@ -156,13 +271,26 @@ def kitchen(rng):
     """Counter 90 cm high and 60 deep, oven, wall cabinets."""
     width = rng.uniform(1.8, 3.2)
     material, color = _finish(rng)
-    parts = [box(0, 0, 0.1, 0.58, width, 0.76, material, color),
-             box(0.01, 0, 0.87, 0.62, width, 0.04, f'concrete/solid/{rng.integers(9)}'),
-             box(-0.12, 0, 1.42, 0.35, width, 0.7, material, color)]
+    parts = [
+        box(0, 0, 0.1, 0.58, width, 0.76, material, color),
+        box(0.01, 0, 0.87, 0.62, width, 0.04, f'concrete/solid/{rng.integers(9)}'),
+        box(-0.12, 0, 1.42, 0.35, width, 0.7, material, color),
+    ]
     units = int(width / 0.6)
     for i in range(units):
         y = (i + 0.5) * width / units - width / 2
-        parts.append(box(0.3, y, 0.12, 0.02, width / units - 0.01, 0.72, material, tuple(0.88 * c for c in color)))
+        parts.append(
+            box(
+                0.3,
+                y,
+                0.12,
+                0.02,
+                width / units - 0.01,
+                0.72,
+                material,
+                tuple(0.88 * c for c in color),
+            )
+        )
         parts.append(box(0.32, y, 0.78, 0.02, 0.16, 0.015, 'plain', (0.75, 0.75, 0.75)))
     parts.append(box(0.31, 0, 0.25, 0.02, 0.56, 0.45, 'plain', (0.05, 0.05, 0.06)))
     for _ in range(3):
@@ -173,38 +301,77 @@ def kitchen(rng):
 def fridge(rng):
     """Fridge-freezer, 60 x 65 cm."""
     height, color = rng.uniform(1.4, 2.0), (rng.uniform(0.6, 0.95),) * 3
-    return [box(0, 0, 0.03, 0.62, 0.6, height, 'plain', color),
+    return (
+        [
+            box(0, 0, 0.03, 0.62, 0.6, height, 'plain', color),
             box(0.32, 0, 0.05, 0.03, 0.59, height * 0.33, 'plain', color),
             box(0.32, 0, height * 0.36 + 0.05, 0.03, 0.59, height * 0.62, 'plain', color),
-            box(0.35, 0.24, height * 0.45, 0.03, 0.02, 0.35, 'plain', (0.5, 0.5, 0.5))], 0.65, 0.6
+            box(0.35, 0.24, height * 0.45, 0.03, 0.02, 0.35, 'plain', (0.5, 0.5, 0.5)),
+        ],
+        0.65,
+        0.6,
+    )
 
 
 def radiator(rng):
     """Panel radiator 60 cm high."""
     width = rng.uniform(0.6, 1.4)
     ribs = int(width / 0.1)
-    return [box(0, 0, 0.12, 0.06, width, 0.6)] + [
-        box(0.04, (i + 0.5) * width / ribs - width / 2, 0.14, 0.02, 0.05, 0.56, 'plain', (0.9, 0.9, 0.9))
-        for i in range(ribs)], 0.12, width
+    return (
+        [box(0, 0, 0.12, 0.06, width, 0.6)]
+        + [
+            box(
+                0.04,
+                (i + 0.5) * width / ribs - width / 2,
+                0.14,
+                0.02,
+                0.05,
+                0.56,
+                'plain',
+                (0.9, 0.9, 0.9),
+            )
+            for i in range(ribs)
+        ],
+        0.12,
+        width,
+    )
 
 
 def plant(rng):
     """Pot plant up to a small tree."""
     height, pot = rng.uniform(0.5, 1.6), rng.uniform(0.12, 0.2)
-    parts = [post(0, 0, 0, pot, 0.28, _paint(rng)), post(0, 0, 0.28, 0.02, height * 0.5, (0.3, 0.2, 0.1))]
+    parts = [
+        post(0, 0, 0, pot, 0.28, _paint(rng)),
+        post(0, 0, 0.28, 0.02, height * 0.5, (0.3, 0.2, 0.1)),
+    ]
     for _ in range(7):
         green = (rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.65), rng.uniform(0.05, 0.25))
         center = (*rng.uniform(-0.2, 0.2, 2), rng.uniform(0.45, 1) * height + 0.1)
-        parts.append(Primitive(ELLIPSOID, center, tuple(rng.uniform(0.06, 0.22, 3)), rng.uniform(0, 3), 'plain',
-                               green))
+        parts.append(
+            Primitive(
+                ELLIPSOID,
+                center,
+                tuple(rng.uniform(0.06, 0.22, 3)),
+                rng.uniform(0, 3),
+                'plain',
+                green,
+            )
+        )
     return parts, 2 * pot, 2 * pot
 
 
 def lamp(rng):
     """Floor lamp."""
     height, color = rng.uniform(1.4, 1.8), _paint(rng)
-    return [post(0, 0, 0, 0.15, 0.03, color), post(0, 0, 0.03, 0.014, height - 0.25, color),
-            post(0, 0, height - 0.25, 0.18, 0.27, (0.98, 0.94, 0.8))], 0.36, 0.36
+    return (
+        [
+            post(0, 0, 0, 0.15, 0.03, color),
+            post(0, 0, 0.03, 0.014, height - 0.25, color),
+            post(0, 0, height - 0.25, 0.18, 0.27, (0.98, 0.94, 0.8)),
+        ],
+        0.36,
+        0.36,
+    )
 
 
 def bin_(rng):
@@ -214,12 +381,17 @@ def bin_(rng):
 
 
 def carton(rng):
-    """Moving box, perhaps two."""
+    """Make a moving box, perhaps two."""
     size = rng.uniform(0.25, 0.6, 3)
     brown = (0.72, 0.55, 0.36)
-    parts = [box(0, 0, 0, *size, 'plain', brown), box(0, 0, size[2], size[0], 0.05, 0.004, 'plain', (0.85, 0.8, 0.6))]
+    parts = [
+        box(0, 0, 0, *size, 'plain', brown),
+        box(0, 0, size[2], size[0], 0.05, 0.004, 'plain', (0.85, 0.8, 0.6)),
+    ]
     if rng.random() < 0.4:
-        parts.append(box(0.03, 0.02, size[2], *(size * 0.7), 'plain', tuple(0.85 * c for c in brown)))
+        parts.append(
+            box(0.03, 0.02, size[2], *(size * 0.7), 'plain', tuple(0.85 * c for c in brown))
+        )
     return parts, size[0], size[1]
 
 
@@ -229,35 +401,77 @@ def person(rng):
     shirt, trousers = _paint(rng), _paint(rng)
     skin = tuple(rng.uniform(0.4, 0.95) * c for c in (1, 0.8, 0.68))
     leg, torso = height * 0.47, height * 0.33
-    parts = [Primitive(CAPSULE, (0, s * 0.09, leg / 2), (0.075, leg / 2 - 0.07), 0, 'plain', trousers)
-             for s in (-1, 1)]
-    parts += [Primitive(CAPSULE, (0, s * 0.23, leg + torso * 0.45), (0.045, torso * 0.5), 0, 'plain', shirt)
-              for s in (-1, 1)]
-    parts += [Primitive(ELLIPSOID, (0, 0, leg + torso / 2), (0.12, 0.19, torso * 0.6), 0, 'plain', shirt),
-              Primitive(ELLIPSOID, (0, 0, height - 0.12), (0.095, 0.08, 0.12), 0, 'plain', skin)]
+    parts = [
+        Primitive(CAPSULE, (0, s * 0.09, leg / 2), (0.075, leg / 2 - 0.07), 0, 'plain', trousers)
+        for s in (-1, 1)
+    ]
+    parts += [
+        Primitive(
+            CAPSULE, (0, s * 0.23, leg + torso * 0.45), (0.045, torso * 0.5), 0, 'plain', shirt
+        )
+        for s in (-1, 1)
+    ]
+    parts += [
+        Primitive(
+            ELLIPSOID, (0, 0, leg + torso / 2), (0.12, 0.19, torso * 0.6), 0, 'plain', shirt
+        ),
+        Primitive(ELLIPSOID, (0, 0, height - 0.12), (0.095, 0.08, 0.12), 0, 'plain', skin),
+    ]
     return parts, 0.4, 0.5
 
 
 def rack(rng):
     """Pallet rack 2.7 m wide with crates."""
     levels, steel = int(rng.integers(2, 5)), (0.1, 0.2, rng.uniform(0.4, 0.7))
-    parts = [box(sx * 0.5, sy * 1.35, 0, 0.1, 0.1, levels * 1.5, 'plain', steel) for sx in (-1, 1) for sy in (-1, 1)]
+    parts = [
+        box(sx * 0.5, sy * 1.35, 0, 0.1, 0.1, levels * 1.5, 'plain', steel)
+        for sx in (-1, 1)
+        for sy in (-1, 1)
+    ]
     for i in range(levels):
-        parts += [box(sx * 0.5, 0, i * 1.5 + 0.1, 0.05, 2.7, 0.12, 'plain', (0.9, 0.45, 0.1)) for sx in (-1, 1)]
+        parts += [
+            box(sx * 0.5, 0, i * 1.5 + 0.1, 0.05, 2.7, 0.12, 'plain', (0.9, 0.45, 0.1))
+            for sx in (-1, 1)
+        ]
         for y in (-0.85, 0, 0.85):
             if rng.random() < 0.75:
-                parts += [box(0, y, i * 1.5 + 0.22, 1.0, 0.8, 0.14, f'wood/solid/{rng.integers(100)}'),
-                          box(0, y, i * 1.5 + 0.36, 0.95, 0.75, rng.uniform(0.4, 1.0), 'plain', _paint(rng))]
+                parts += [
+                    box(0, y, i * 1.5 + 0.22, 1.0, 0.8, 0.14, f'wood/solid/{rng.integers(100)}'),
+                    box(
+                        0,
+                        y,
+                        i * 1.5 + 0.36,
+                        0.95,
+                        0.75,
+                        rng.uniform(0.4, 1.0),
+                        'plain',
+                        _paint(rng),
+                    ),
+                ]
     return parts, 1.1, 2.8
 
 
 def car(rng):
     """Passenger car, 4.2 x 1.8 x 1.5 m."""
     paint, glass = _paint(rng), (0.08, 0.1, 0.12)
-    parts = [box(0, 0, 0.25, 4.2, 1.78, 0.6, 'plain', paint), box(-0.2, 0, 0.85, 2.3, 1.6, 0.5, 'plain', glass),
-             box(-0.2, 0, 1.35, 1.8, 1.5, 0.08, 'plain', paint)]
-    parts += [Primitive(CYLINDER, (sx * 1.3, sy * 0.82, 0.32), (0.32, 0.1), 0, 'plain', (0.05, 0.05, 0.05), _LYING)
-              for sx in (-1, 1) for sy in (-1, 1)]
+    parts = [
+        box(0, 0, 0.25, 4.2, 1.78, 0.6, 'plain', paint),
+        box(-0.2, 0, 0.85, 2.3, 1.6, 0.5, 'plain', glass),
+        box(-0.2, 0, 1.35, 1.8, 1.5, 0.08, 'plain', paint),
+    ]
+    parts += [
+        Primitive(
+            CYLINDER,
+            (sx * 1.3, sy * 0.82, 0.32),
+            (0.32, 0.1),
+            0,
+            'plain',
+            (0.05, 0.05, 0.05),
+            _LYING,
+        )
+        for sx in (-1, 1)
+        for sy in (-1, 1)
+    ]
     return parts, 4.2, 1.8
 
 
@@ -268,11 +482,29 @@ def tree(rng):
     for _ in range(4):
         green = (rng.uniform(0.08, 0.3), rng.uniform(0.3, 0.5), 0.12)
         center = (*rng.uniform(-0.12, 0.12, 2) * height, rng.uniform(0.5, 0.9) * height)
-        parts.append(Primitive(ELLIPSOID, center, tuple(rng.uniform(0.12, 0.25, 3) * height), 0, 'plain', green))
+        parts.append(
+            Primitive(
+                ELLIPSOID, center, tuple(rng.uniform(0.12, 0.25, 3) * height), 0, 'plain', green
+            )
+        )
     return parts, 1.0, 1.0
 
 
-WALL_ITEMS = (table, shelf, shelf, cabinet, cabinet, sofa, sofa, bed, fridge, radiator, plant, lamp, chair)
+WALL_ITEMS = (
+    table,
+    shelf,
+    shelf,
+    cabinet,
+    cabinet,
+    sofa,
+    sofa,
+    bed,
+    fridge,
+    radiator,
+    plant,
+    lamp,
+    chair,
+)
 FLOOR_ITEMS = (table, chair, chair, chair, carton, plant, bin_, person, lamp)
 
 

@@ -1,4 +1,7 @@
-"""A MuJoCo scene of pooled primitives, altered in place, and one rendering context: RGB and exact depth."""
+"""
+A MuJoCo scene of pooled primitives, altered in place, and one rendering context: RGB and exact
+depth.
+"""
 
 import math
 import os
@@ -14,14 +17,20 @@ from dar_ros.simulation.textures import SIDE, texture_pool
 _GL = os.environ.get('MUJOCO_GL') or ('glfw' if os.environ.get('DISPLAY') else 'osmesa')
 try:
     import mujoco
+
     if _GL == 'osmesa':
         # Not mujoco.GLContext: its choice was made by whoever imported mujoco first.
         from mujoco.osmesa import GLContext
     else:
         from mujoco import GLContext
-except (ImportError, AttributeError) as error:  # PyOpenGL raises the latter where the library is missing
-    raise UsageError(f'the simulator cannot render with {_GL} ({error}): pip install "dar_ros[sim]", '
-                     'apt-get install libosmesa6') from None
+except (
+    ImportError,
+    AttributeError,
+) as error:  # PyOpenGL raises the latter where the library is missing
+    raise UsageError(
+        f'the simulator cannot render with {_GL} ({error}): pip install "dar_ros[sim]", '
+        'apt-get install libosmesa6'
+    ) from None
 
 BOX, CYLINDER, ELLIPSOID, CAPSULE = 'box', 'cylinder', 'ellipsoid', 'capsule'
 POOL = {BOX: 230, CYLINDER: 50, ELLIPSOID: 40, CAPSULE: 20}
@@ -33,7 +42,10 @@ UNUSED = (0.0, 0.0, -500.0)
 
 @dataclass
 class Frame:
-    """What a camera saw: image uint8 (H, W, 3) RGB, depth float32 (H, W) metres along optical Z, sky +inf."""
+    """
+    What a camera saw: image uint8 (H, W, 3) RGB, depth float32 (H, W) metres along optical Z, sky
+    +inf.
+    """
 
     image: np.ndarray
     depth: np.ndarray
@@ -42,7 +54,10 @@ class Frame:
 
 @dataclass
 class Primitive:
-    """One textured solid; half sizes in metres, as MuJoCo has them; `yaw` in radians about the vertical."""
+    """
+    One textured solid; half sizes in metres, as MuJoCo has them; `yaw` in radians about the
+    vertical.
+    """
 
     shape: str
     center: tuple
@@ -50,7 +65,7 @@ class Primitive:
     yaw: float = 0.0
     material: str = 'plain'
     color: tuple = (1.0, 1.0, 1.0)
-    tilt: tuple = ()                    # quaternion (w x y z) applied before the yaw
+    tilt: tuple = ()  # quaternion (w x y z) applied before the yaw
 
 
 @dataclass
@@ -68,8 +83,8 @@ class Renderer:
     """
     One GL context and one compiled model per process.
 
-    `load` puts a list of primitives and lights in place (milliseconds); `render` takes a picture. A new
-    texture pool costs a context; scenes of one renderer share it.
+    `load` puts a list of primitives and lights in place (milliseconds); `render` takes a picture.
+    A new texture pool costs a context; scenes of one renderer share it.
     """
 
     def __init__(self, height, width, seed=0):
@@ -82,8 +97,10 @@ class Renderer:
         self.variants = {}
         for i, (kind, _, _) in enumerate(pool):
             self.variants.setdefault(kind, []).append(i)
-        self.ids = {shape: [self.model.geom(f'{shape}{i}').id for i in range(count)]
-                    for shape, count in POOL.items()}
+        self.ids = {
+            shape: [self.model.geom(f'{shape}{i}').id for i in range(count)]
+            for shape, count in POOL.items()
+        }
         self.gl = GLContext(width, height)
         self.gl.make_current()
         self.context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
@@ -108,10 +125,13 @@ class Renderer:
                 start = self.model.tex_adr[texture]
                 copies = self.model.tex_height[texture] // SIDE
                 data = np.tile(image, (copies, 1, 1)).reshape(-1)
-                self.model.tex_data[start:start + data.size] = data
+                self.model.tex_data[start : start + data.size] = data
 
     def load(self, primitives, lights, headlight=0.3, ambient=0.3, sky_seed=0):
-        """Replace the scene; primitives beyond the pool are left out. Materials are '<kind>/<sheet|solid>/<n>'."""
+        """
+        Replace the scene; primitives beyond the pool are left out. Materials are
+        '<kind>/<sheet|solid>/<n>'.
+        """
         model, free = self.model, {shape: iter(ids) for shape, ids in self.ids.items()}
         model.geom_pos[:] = UNUSED
         for p in primitives:
@@ -133,8 +153,11 @@ class Renderer:
             if light is not None:
                 model.light_pos[i], model.light_dir[i] = light.position, light.direction
                 model.light_diffuse[i] = light.diffuse
-                model.light_type[i] = (mujoco.mjtLightType.mjLIGHT_DIRECTIONAL if light.sun
-                                       else mujoco.mjtLightType.mjLIGHT_POINT)
+                model.light_type[i] = (
+                    mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+                    if light.sun
+                    else mujoco.mjtLightType.mjLIGHT_POINT
+                )
                 model.light_castshadow[i] = light.shadow
         model.vis.headlight.diffuse[:] = headlight
         model.vis.headlight.ambient[:] = ambient
@@ -148,7 +171,8 @@ class Renderer:
 
     def render(self, position, yaw, pitch, roll, hfov):
         """
-        Picture from `position` (x, y, z up); angles in radians, `pitch` up positive; hfov in degrees -> Frame.
+        Picture from `position` (x, y, z up); angles in radians, `pitch` up positive; hfov in
+        degrees -> Frame.
         """
         model = self.model
         intrinsics = Intrinsics.from_fov(hfov, self.width, self.height)
@@ -157,8 +181,15 @@ class Renderer:
         model.cam_quat[0] = camera_quaternion(yaw, pitch, roll)
         mujoco.mj_kinematics(model, self.data)
         mujoco.mj_camlight(model, self.data)
-        mujoco.mjv_updateScene(model, self.data, self.options, None, self.camera,
-                               mujoco.mjtCatBit.mjCAT_ALL, self.scene)
+        mujoco.mjv_updateScene(
+            model,
+            self.data,
+            self.options,
+            None,
+            self.camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self.scene,
+        )
         self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = bool(model.light_castshadow.any())
         mujoco.mjr_render(self.viewport, self.scene, self.context)
         image = np.empty((self.height, self.width, 3), np.uint8)
@@ -175,8 +206,10 @@ def planar_depth(raw):
 
 def camera_quaternion(yaw, pitch, roll):
     """Quaternion of a MuJoCo camera (looks along -z, y up) that looks along heading `yaw`."""
+
     def turn(angle, *axis):
         return np.array([math.cos(angle / 2), *(math.sin(angle / 2) * a for a in axis)])
+
     result = turn(yaw - math.pi / 2, 0, 0, 1)
     for part in (turn(math.pi / 2 + pitch, 1, 0, 0), turn(roll, 0, 0, 1)):
         product = np.empty(4)
@@ -197,15 +230,19 @@ def _xml(pool):
             f'<texture name="cube{i}" type="cube" builtin="flat" width="{SIDE}" height="{SIDE}"/>'
             f'<material name="sheet{i}" texture="flat{i}" texuniform="true" '
             f'texrepeat="{1 / meters} {1 / meters}" specular="0.1" shininess="0.2"/>'
-            f'<material name="solid{i}" texture="cube{i}" specular="0.2" shininess="0.3"/>')
+            f'<material name="solid{i}" texture="cube{i}" specular="0.2" shininess="0.3"/>'
+        )
     for shape, count in POOL.items():
-        geoms += [f'<geom name="{shape}{i}" type="{shape}" size="0.1 0.1 0.1" pos="0 0 -500" '
-                  'contype="0" conaffinity="0"/>' for i in range(count)]
+        geoms += [
+            f'<geom name="{shape}{i}" type="{shape}" size="0.1 0.1 0.1" pos="0 0 -500" '
+            'contype="0" conaffinity="0"/>'
+            for i in range(count)
+        ]
     lights = '<light pos="0 0 3" dir="0 0 -1" attenuation="1 0.05 0.01" cutoff="180"/>' * LIGHTS
     # extent 1 makes znear and zfar metres.
-    return f'''<mujoco><statistic extent="1" center="0 0 0"/>
+    return f"""<mujoco><statistic extent="1" center="0 0 0"/>
       <visual><map znear="{NEAR}" zfar="{FAR}"/><quality shadowsize="1024" offsamples="0"/>
       <global offwidth="2048" offheight="2048"/></visual>
       <asset><texture type="skybox" builtin="gradient" rgb1="0.85 0.9 0.97" rgb2="0.55 0.7 0.93"
-      width="128" height="128"/>{"".join(assets)}</asset>
-      <worldbody><camera name="eye"/>{lights}{"".join(geoms)}</worldbody></mujoco>'''
+      width="128" height="128"/>{''.join(assets)}</asset>
+      <worldbody><camera name="eye"/>{lights}{''.join(geoms)}</worldbody></mujoco>"""

@@ -21,7 +21,9 @@ class RoomCamera:
         self.renderer, self.hfov = Renderer(height, width, seed), hfov
         rng = np.random.default_rng((seed, 99))
         self.scene = make_scene(rng, 'room')
-        self.renderer.load(self.scene.primitives, self.scene.lights, self.scene.headlight, self.scene.ambient)
+        self.renderer.load(
+            self.scene.primitives, self.scene.lights, self.scene.headlight, self.scene.ambient
+        )
         self.center = self._open_spot(rng)
 
     def _open_spot(self, rng):
@@ -29,7 +31,10 @@ class RoomCamera:
         places = rng.uniform(-1, 1, (300, 2)) * (np.array(self.scene.half) - 0.6)
 
         def clearance(place):
-            return min((math.dist(place, (x, y)) - r for x, y, r in self.scene.occupied), default=1.0)
+            return min(
+                (math.dist(place, (x, y)) - r for x, y, r in self.scene.occupied), default=1.0
+            )
+
         return max(places, key=clearance)
 
     def pose(self, seconds):

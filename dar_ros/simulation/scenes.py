@@ -17,7 +17,7 @@ class Scene:
     """Primitives, lights, and what the placing of cameras needs."""
 
     kind: str
-    half: tuple                         # half extents (x, y) in which a camera may stand
+    half: tuple  # half extents (x, y) in which a camera may stand
     ceiling: float
     primitives: list = field(default_factory=list)
     lights: list = field(default_factory=list)
@@ -27,13 +27,20 @@ class Scene:
 
     def free(self, x, y, margin):
         """Whether a disc of that radius at (x, y) is clear of everything placed."""
-        return all((x - px) ** 2 + (y - py) ** 2 > (r + margin) ** 2 for px, py, r in self.occupied)
+        return all(
+            (x - px) ** 2 + (y - py) ** 2 > (r + margin) ** 2 for px, py, r in self.occupied
+        )
 
 
 def make_scene(rng, kind):
     """Draw a scene of one of KINDS; it depends on the state of `rng` only."""
-    return {'room': _room, 'kitchen': _kitchen, 'corridor': _corridor, 'hall': _hall,
-            'outdoor': _outdoor}[kind](rng)
+    return {
+        'room': _room,
+        'kitchen': _kitchen,
+        'corridor': _corridor,
+        'hall': _hall,
+        'outdoor': _outdoor,
+    }[kind](rng)
 
 
 def _variant(rng, kind, mapping):
@@ -42,7 +49,9 @@ def _variant(rng, kind, mapping):
 
 def _sheet(x, y, z, yaw, width, height, material, color=(1, 1, 1), thickness=0.02):
     """Upright panel centred at (x, y, z) that faces along yaw; its texture is in metres."""
-    return Primitive(BOX, (x, y, z), (width / 2, height / 2, thickness / 2), yaw, material, color, _UPRIGHT)
+    return Primitive(
+        BOX, (x, y, z), (width / 2, height / 2, thickness / 2), yaw, material, color, _UPRIGHT
+    )
 
 
 def _floor(half_x, half_y, z, material, color=(1, 1, 1)):
@@ -55,20 +64,29 @@ def _tint(rng, low=0.82):
 
 def _shell(rng, length, width, height):
     """Floor, ceiling, walls, skirting, doors, windows and pictures of a closed box."""
-    ground = _variant(rng, rng.choice(['planks', 'planks', 'carpet', 'tiles', 'concrete']), 'sheet')
-    parts = [_floor(length / 2, width / 2, -0.02, ground),
-             _floor(length / 2, width / 2, height + 0.02, 'plaster/sheet/0', _tint(rng, 0.85))]
+    ground = _variant(
+        rng, rng.choice(['planks', 'planks', 'carpet', 'tiles', 'concrete']), 'sheet'
+    )
+    parts = [
+        _floor(length / 2, width / 2, -0.02, ground),
+        _floor(length / 2, width / 2, height + 0.02, 'plaster/sheet/0', _tint(rng, 0.85)),
+    ]
     same = _variant(rng, 'plaster', 'sheet')
     paint = _tint(rng)
     for side in range(4):
         yaw = side * math.pi / 2
         along, across = (width, length / 2) if side % 2 == 0 else (length, width / 2)
-        material = _variant(rng, rng.choice(['bricks', 'tiles', 'wood', 'fabric']), 'sheet') \
-            if rng.random() < 0.12 else same
+        material = (
+            _variant(rng, rng.choice(['bricks', 'tiles', 'wood', 'fabric']), 'sheet')
+            if rng.random() < 0.12
+            else same
+        )
         # Inner faces look back at the centre: the panel stands at -across along its own normal.
         c, s = math.cos(yaw), math.sin(yaw)
 
-        def panel(offset, z, w, h, finish, color, out, thickness=0.02, c=c, s=s, across=across, yaw=yaw):
+        def panel(
+            offset, z, w, h, finish, color, out, thickness=0.02, c=c, s=s, across=across, yaw=yaw
+        ):
             x, y = -(across - out), offset
             return _sheet(c * x - s * y, s * x + c * y, z, yaw, w, h, finish, color, thickness)
 
@@ -83,34 +101,57 @@ def _openings(rng, panel, along, height):
     parts, cursor = [], -along / 2 + rng.uniform(0.2, 0.8)
     while True:
         kind = rng.choice(['door', 'window', 'picture', 'gap', 'gap'])
-        width = {'door': rng.uniform(0.8, 0.95), 'window': rng.uniform(0.8, 1.8),
-                 'picture': rng.uniform(0.3, 1.0), 'gap': rng.uniform(0.3, 1.2)}[kind]
+        width = {
+            'door': rng.uniform(0.8, 0.95),
+            'window': rng.uniform(0.8, 1.8),
+            'picture': rng.uniform(0.3, 1.0),
+            'gap': rng.uniform(0.3, 1.2),
+        }[kind]
         if cursor + width + 0.2 > along / 2:
             return parts
         middle = cursor + width / 2
         if kind == 'door':
             color = _tint(rng, 0.6)
             wood = _variant(rng, 'wood', 'sheet') if rng.random() < 0.5 else 'plain'
-            parts += [panel(middle, 1.03, width + 0.14, 2.06, 'plain', _tint(rng, 0.6), 0.015),
-                      panel(middle, 1.0, width, 2.0, wood, color, 0.03),
-                      panel(middle + width * 0.4, 1.05, 0.12, 0.025, 'plain', (0.7, 0.7, 0.7), 0.07)]
+            parts += [
+                panel(middle, 1.03, width + 0.14, 2.06, 'plain', _tint(rng, 0.6), 0.015),
+                panel(middle, 1.0, width, 2.0, wood, color, 0.03),
+                panel(middle + width * 0.4, 1.05, 0.12, 0.025, 'plain', (0.7, 0.7, 0.7), 0.07),
+            ]
         elif kind == 'window':
             top = min(height - 0.15, 2.15)
             sill = rng.uniform(0.0, 0.95)
             sky = (rng.uniform(0.75, 1.0), rng.uniform(0.85, 1.0), 1.0)
             z, tall = (top + sill) / 2, top - sill
-            parts += [panel(middle, z, width + 0.1, tall + 0.1, 'plain', (0.95, 0.95, 0.95), 0.02),
-                      panel(middle, z, width - 0.02, tall - 0.02, 'plain', sky, 0.03),
-                      panel(middle, z, 0.06, tall, 'plain', (0.95, 0.95, 0.95), 0.045),
-                      panel(middle, sill - 0.03, width + 0.2, 0.04, 'plain', (0.95, 0.95, 0.95), 0.08, 0.18)]
+            parts += [
+                panel(middle, z, width + 0.1, tall + 0.1, 'plain', (0.95, 0.95, 0.95), 0.02),
+                panel(middle, z, width - 0.02, tall - 0.02, 'plain', sky, 0.03),
+                panel(middle, z, 0.06, tall, 'plain', (0.95, 0.95, 0.95), 0.045),
+                panel(
+                    middle, sill - 0.03, width + 0.2, 0.04, 'plain', (0.95, 0.95, 0.95), 0.08, 0.18
+                ),
+            ]
             if rng.random() < 0.5:
                 cloth = _variant(rng, 'fabric', 'sheet')
-                parts += [panel(middle + s * (width / 2 + 0.1), top / 2 + 0.15, 0.3, top, cloth, (1, 1, 1), 0.1, 0.06)
-                          for s in (-1, 1)]
+                parts += [
+                    panel(
+                        middle + s * (width / 2 + 0.1),
+                        top / 2 + 0.15,
+                        0.3,
+                        top,
+                        cloth,
+                        (1, 1, 1),
+                        0.1,
+                        0.06,
+                    )
+                    for s in (-1, 1)
+                ]
         elif kind == 'picture':
             tall, z = width * rng.uniform(0.6, 1.4), rng.uniform(1.4, 1.7)
-            parts += [panel(middle, z, width + 0.05, tall + 0.05, 'plain', _tint(rng, 0.1), 0.012),
-                      panel(middle, z, width, tall, _variant(rng, 'poster', 'sheet'), (1, 1, 1), 0.026)]
+            parts += [
+                panel(middle, z, width + 0.05, tall + 0.05, 'plain', _tint(rng, 0.1), 0.012),
+                panel(middle, z, width, tall, _variant(rng, 'poster', 'sheet'), (1, 1, 1), 0.026),
+            ]
         cursor += width + rng.uniform(0.1, 0.7)
 
 
@@ -132,7 +173,10 @@ def _against_wall(scene, rng, length, width, item):
     along, across = (width, length / 2) if side % 2 == 0 else (length, width / 2)
     if item_width > along - 0.2:
         return False
-    back, shift = depth / 2 + rng.uniform(0.03, 0.1) - across, rng.uniform(-0.5, 0.5) * (along - item_width)
+    back, shift = (
+        depth / 2 + rng.uniform(0.03, 0.1) - across,
+        rng.uniform(-0.5, 0.5) * (along - item_width),
+    )
     c, s = math.cos(side * math.pi / 2), math.sin(side * math.pi / 2)
     return _put(scene, item, c * back - s * shift, s * back + c * shift, side * math.pi / 2)
 
@@ -149,8 +193,14 @@ def _furnish(scene, rng, length, width, wall_items, wall_count, floor_items, flo
 def _lights(rng, scene, length, width, height):
     for i in range(int(rng.integers(1, 4))):
         x, y = rng.uniform(-0.35, 0.35, 2) * (length, width)
-        scene.lights.append(Light((x, y, height - 0.25), rng.uniform(0.25, 0.6), shadow=i == 0 and rng.random() < 0.6))
-        scene.primitives.append(furniture.post(x, y, height - 0.1, rng.uniform(0.1, 0.25), 0.1, (1, 1, 0.93)))
+        scene.lights.append(
+            Light(
+                (x, y, height - 0.25), rng.uniform(0.25, 0.6), shadow=i == 0 and rng.random() < 0.6
+            )
+        )
+        scene.primitives.append(
+            furniture.post(x, y, height - 0.1, rng.uniform(0.1, 0.25), 0.1, (1, 1, 0.93))
+        )
     scene.headlight, scene.ambient = rng.uniform(0.05, 0.35), rng.uniform(0.4, 0.65)
 
 
@@ -159,11 +209,25 @@ def _room(rng):
     scene = Scene('room', (length / 2, width / 2), height)
     scene.primitives = _shell(rng, length, width, height)
     if rng.random() < 0.5:
-        scene.primitives.append(_floor(rng.uniform(0.6, 1.4), rng.uniform(0.5, 1.1), 0.0,
-                                       _variant(rng, rng.choice(['fabric', 'carpet']), 'sheet')))
+        scene.primitives.append(
+            _floor(
+                rng.uniform(0.6, 1.4),
+                rng.uniform(0.5, 1.1),
+                0.0,
+                _variant(rng, rng.choice(['fabric', 'carpet']), 'sheet'),
+            )
+        )
     area = length * width
-    _furnish(scene, rng, length, width, furniture.WALL_ITEMS, int(rng.integers(6, 10) + area / 6),
-             furniture.FLOOR_ITEMS, int(rng.integers(2, 5) + area / 8))
+    _furnish(
+        scene,
+        rng,
+        length,
+        width,
+        furniture.WALL_ITEMS,
+        int(rng.integers(6, 10) + area / 6),
+        furniture.FLOOR_ITEMS,
+        int(rng.integers(2, 5) + area / 8),
+    )
     _lights(rng, scene, length, width, height)
     return scene
 
@@ -174,8 +238,16 @@ def _kitchen(rng):
     scene.primitives = _shell(rng, length, width, height)
     for _ in range(4):
         _against_wall(scene, rng, length, width, furniture.kitchen(rng))
-    _furnish(scene, rng, length, width, (furniture.fridge, furniture.cabinet, furniture.radiator), 4,
-             (furniture.table, furniture.chair, furniture.chair, furniture.bin_, furniture.person), 5)
+    _furnish(
+        scene,
+        rng,
+        length,
+        width,
+        (furniture.fridge, furniture.cabinet, furniture.radiator),
+        4,
+        (furniture.table, furniture.chair, furniture.chair, furniture.bin_, furniture.person),
+        5,
+    )
     _lights(rng, scene, length, width, height)
     return scene
 
@@ -184,9 +256,16 @@ def _corridor(rng):
     length, width, height = rng.uniform(8, 30), rng.uniform(1.5, 3), rng.uniform(2.3, 3)
     scene = Scene('corridor', (length / 2, width / 2), height)
     scene.primitives = _shell(rng, length, width, height)
-    _furnish(scene, rng, length, width,
-             (furniture.cabinet, furniture.radiator, furniture.plant, furniture.bin_, furniture.chair), 4,
-             (furniture.person, furniture.carton, furniture.bin_), 3)
+    _furnish(
+        scene,
+        rng,
+        length,
+        width,
+        (furniture.cabinet, furniture.radiator, furniture.plant, furniture.bin_, furniture.chair),
+        4,
+        (furniture.person, furniture.carton, furniture.bin_),
+        3,
+    )
     _lights(rng, scene, length, width, height)
     return scene
 
@@ -214,9 +293,17 @@ def _column(rng, height):
 def _outdoor(rng):
     scene = Scene('outdoor', (18.0, 3.5), 100.0)
     road = rng.uniform(5, 9)
-    scene.primitives = [_floor(70, 70, -0.03, _variant(rng, rng.choice(['grass', 'concrete']), 'sheet')),
-                        Primitive(BOX, (0, 0, -0.02), (70, road / 2, 0.02), 0, _variant(rng, 'concrete', 'sheet'),
-                                  (0.6, 0.6, 0.62))]
+    scene.primitives = [
+        _floor(70, 70, -0.03, _variant(rng, rng.choice(['grass', 'concrete']), 'sheet')),
+        Primitive(
+            BOX,
+            (0, 0, -0.02),
+            (70, road / 2, 0.02),
+            0,
+            _variant(rng, 'concrete', 'sheet'),
+            (0.6, 0.6, 0.62),
+        ),
+    ]
     for x in np.arange(-60, 60, 6.0):
         scene.primitives.append(furniture.box(x, 0, 0, 2.5, 0.12, 0.003))
     for side in (-1, 1):
@@ -225,30 +312,70 @@ def _outdoor(rng):
             along, tall = rng.uniform(8, 18), 3 * int(rng.integers(1, 5))
             if rng.random() < 0.75:
                 deep, color = rng.uniform(6, 10), _tint(rng, 0.5)
-                scene.primitives.append(furniture.box(x + along / 2, side * (front + deep / 2), 0, along, deep, tall,
-                                                      'plain', color))
-                scene.primitives.append(_sheet(x + along / 2, side * (front - 0.02), tall / 2, -side * math.pi / 2,
-                                               along, tall, _variant(rng, 'facade', 'sheet'), color))
+                scene.primitives.append(
+                    furniture.box(
+                        x + along / 2,
+                        side * (front + deep / 2),
+                        0,
+                        along,
+                        deep,
+                        tall,
+                        'plain',
+                        color,
+                    )
+                )
+                scene.primitives.append(
+                    _sheet(
+                        x + along / 2,
+                        side * (front - 0.02),
+                        tall / 2,
+                        -side * math.pi / 2,
+                        along,
+                        tall,
+                        _variant(rng, 'facade', 'sheet'),
+                        color,
+                    )
+                )
             x += along + rng.choice([0, rng.uniform(1, 8)])
         for _ in range(9):
-            make = (furniture.car, furniture.tree, furniture.tree, furniture.person, furniture.bin_)[rng.integers(5)]
-            y = side * (road / 2 - 1.1 if make is furniture.car else road / 2 + rng.uniform(0.6, 1.6))
+            make = (
+                furniture.car,
+                furniture.tree,
+                furniture.tree,
+                furniture.person,
+                furniture.bin_,
+            )[rng.integers(5)]
+            y = side * (
+                road / 2 - 1.1 if make is furniture.car else road / 2 + rng.uniform(0.6, 1.6)
+            )
             _put(scene, make(rng), rng.uniform(-35, 35), y, rng.choice([0, math.pi]))
     for _ in range(3):
         make = (furniture.person, furniture.carton)[rng.integers(2)]
         _put(scene, make(rng), *rng.uniform(-1, 1, 2) * (12, 2), rng.uniform(0, 6))
     slope = (*rng.uniform(-0.7, 0.7, 2), -1.0)
-    scene.lights = [Light((0, 0, 40), rng.uniform(0.4, 0.8), tuple(np.array(slope) / np.linalg.norm(slope)), sun=True)]
+    scene.lights = [
+        Light(
+            (0, 0, 40),
+            rng.uniform(0.4, 0.8),
+            tuple(np.array(slope) / np.linalg.norm(slope)),
+            sun=True,
+        )
+    ]
     scene.headlight, scene.ambient = 0.1, rng.uniform(0.35, 0.55)
     return scene
 
 
 def camera_pose(rng, scene):
-    """Position (x, y, z), yaw, pitch, roll (radians), horizontal fov (degrees) of a robot's camera, or None."""
+    """
+    Position (x, y, z), yaw, pitch, roll (radians), horizontal fov (degrees) of a robot's camera,
+    or None.
+    """
     x, y = rng.uniform(-1, 1, 2) * np.maximum(np.array(scene.half) - 0.35, 0.1)
     if not scene.free(x, y, 0.2):
         return None
-    z = min(rng.uniform(0.1, 2.0) if rng.random() < 0.5 else rng.uniform(0.3, 1.5), scene.ceiling - 0.3)
+    z = min(
+        rng.uniform(0.1, 2.0) if rng.random() < 0.5 else rng.uniform(0.3, 1.5), scene.ceiling - 0.3
+    )
     yaw = rng.uniform(-math.pi, math.pi)
     if rng.random() < 0.6:  # towards the open: robots look where they go
         aim = rng.uniform(-0.5, 0.5, 2) * np.array(scene.half)

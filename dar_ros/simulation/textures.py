@@ -1,4 +1,6 @@
-"""Procedural textures; each says how many metres one tile covers, so that a brick is a brick's size."""
+"""
+Procedural textures; each says how many metres one tile covers, so that a brick is a brick's size.
+"""
 
 import cv2
 import numpy as np
@@ -13,7 +15,7 @@ def _noise(rng, scale, amplitude):
     factor = SIDE / scale
     fine = cv2.resize(wrapped, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     margin = round(2 * factor)
-    return fine[margin:margin + SIDE, margin:margin + SIDE] * amplitude
+    return fine[margin : margin + SIDE, margin : margin + SIDE] * amplitude
 
 
 def _tile(color, shade):
@@ -45,9 +47,9 @@ def planks(rng):
     for i in range(boards):
         rows = slice(i * SIDE // boards, (i + 1) * SIDE // boards)
         shade[rows] += rng.normal(0, 12)
-        shade[rows.start:rows.start + 2] -= 45
+        shade[rows.start : rows.start + 2] -= 45
         joint = rng.integers(SIDE)
-        shade[rows, joint:joint + 2] -= 45
+        shade[rows, joint : joint + 2] -= 45
     return np.clip(image + shade[..., None], 0, 255).astype(np.uint8), 1.0
 
 
@@ -61,7 +63,7 @@ def _grid(rng, rows, columns, joint, color, joint_color, stagger, vary):
             tone = np.asarray(color) + rng.normal(0, vary)
             x0, x1 = max(0, round(left + joint)), min(SIDE, round(left + width))
             if x1 > x0:
-                image[round(r * height + joint):round((r + 1) * height), x0:x1] = tone
+                image[round(r * height + joint) : round((r + 1) * height), x0:x1] = tone
     return np.clip(image + shade[..., None], 0, 255).astype(np.uint8)
 
 
@@ -89,7 +91,9 @@ def fabric(rng):
     period = int(rng.choice([16, 32, 64]))
     band = (np.arange(SIDE) // (period // 2)) % 2
     other = _color(rng, 40, 220, 0.5)
-    mask = band[:, None] * np.ones(SIDE) if rng.random() < 0.5 else (band[:, None] + band[None]) % 2
+    mask = (
+        band[:, None] * np.ones(SIDE) if rng.random() < 0.5 else (band[:, None] + band[None]) % 2
+    )
     image = np.where(mask[..., None] > 0, image, image * 0.6 + other * 0.4)
     return np.clip(image + _noise(rng, 128, 8)[..., None], 0, 255).astype(np.uint8), 0.6
 
@@ -137,7 +141,7 @@ def books(rng):
 
 
 def facade(rng):
-    """A house front: windows every 3 m."""
+    """Paint a house front: windows every 3 m."""
     image, _ = (bricks if rng.random() < 0.4 else plaster)(rng)
     image = image.copy()
     dark = tuple(int(v) for v in rng.integers(20, 110, 3))
@@ -148,9 +152,20 @@ def facade(rng):
 
 
 # name -> (function, variants in a pool)
-KINDS = {'plaster': (plaster, 6), 'wood': (wood, 6), 'planks': (planks, 4), 'tiles': (tiles, 5),
-         'bricks': (bricks, 2), 'carpet': (carpet, 4), 'fabric': (fabric, 5), 'concrete': (concrete, 3),
-         'grass': (grass, 2), 'poster': (poster, 8), 'books': (books, 3), 'facade': (facade, 3)}
+KINDS = {
+    'plaster': (plaster, 6),
+    'wood': (wood, 6),
+    'planks': (planks, 4),
+    'tiles': (tiles, 5),
+    'bricks': (bricks, 2),
+    'carpet': (carpet, 4),
+    'fabric': (fabric, 5),
+    'concrete': (concrete, 3),
+    'grass': (grass, 2),
+    'poster': (poster, 8),
+    'books': (books, 3),
+    'facade': (facade, 3),
+}
 
 
 def texture_pool(rng):

@@ -40,7 +40,10 @@ def report(configs):
 def main(argv=None):
     """Command line; returns the exit code."""
     from dar_ros.training.train import Trainer
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument('config', help='YAML file with base and variants')
     parser.add_argument('--only', nargs='*', help='variants to train (default: all)')
     parser.add_argument('--report', action='store_true', help='train nothing; print the table')
@@ -49,7 +52,9 @@ def main(argv=None):
         configs = variant_configs(arguments.config)
         unknown = set(arguments.only or ()) - set(configs)
         if unknown:
-            raise UsageError(f'no variant {", ".join(sorted(unknown))}; there are {", ".join(configs)}')
+            raise UsageError(
+                f'no variant {", ".join(sorted(unknown))}; there are {", ".join(configs)}'
+            )
         chosen = {name: configs[name] for name in arguments.only or configs}
         for config in () if arguments.report else chosen.values():
             Trainer(config).run()

@@ -22,15 +22,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW; the rate rises linearly from `start` to `peak`, then falls linearly to `end` (DAR, section 4)."""
+    """
+    AdamW; the rate rises linearly from `start` to `peak`, then falls linearly to `end` (DAR,
+    section 4).
+    """
 
     start: float = 3e-5
     peak: float = 5e-4
     end: float = 0.0
-    warmup: float = 0.1                 # share of all iterations
-    encoder_scale: float = 1.0          # rate of the pretrained backbone relative to the rest
+    warmup: float = 0.1  # share of all iterations
+    encoder_scale: float = 1.0  # rate of the pretrained backbone relative to the rest
     weight_decay: float = 0.01
-    clip: float = 1.0                   # norm of the gradient
+    clip: float = 1.0  # norm of the gradient
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class TrainConfig:
     val_data: str
     out: str
     stages: tuple
-    init: str = 'imagenet'              # imagenet, random, or a checkpoint folder
+    init: str = 'imagenet'  # imagenet, random, or a checkpoint folder
     seed: int = 0
     loss: LossConfig = field(default_factory=LossConfig)
     ranges: RangeConfig = field(default_factory=RangeConfig)
@@ -51,7 +54,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validate_every: int = 500
     validation_frames: int = 200
-    workers: int = 0                    # processes that load samples
+    workers: int = 0  # processes that load samples
 
     @property
     def iterations(self):
@@ -60,11 +63,16 @@ class TrainConfig:
 
 
 def load_config(path, overrides=None):
-    """Read a YAML file into a TrainConfig; `overrides` replaces top-level settings. UsageError names the fault."""
+    """
+    Read a YAML file into a TrainConfig; `overrides` replaces top-level settings. UsageError names
+    the fault.
+    """
     try:
         data = yaml.safe_load(Path(path).read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f'{path}: not a readable YAML file ({str(error).splitlines()[0]})') from None
+        raise UsageError(
+            f'{path}: not a readable YAML file ({str(error).splitlines()[0]})'
+        ) from None
     if not isinstance(data, dict):
         raise UsageError(f'{path}: expected a mapping of settings')
     return parse_config({**data, **(overrides or {})}, str(path))
@@ -77,9 +85,15 @@ def parse_config(data, source='training configuration'):
         model = dict(data.pop('model'))
         data['model'] = replace(preset(model.pop('preset')), **model)
         data['stages'] = tuple(
-            Stage(tuple(stage['size']), stage['iterations'], stage['batch']) for stage in data['stages'])
-        for key, kind in (('loss', LossConfig), ('ranges', RangeConfig), ('augment', AugmentConfig),
-                          ('optimizer', OptimizerConfig)):
+            Stage(tuple(stage['size']), stage['iterations'], stage['batch'])
+            for stage in data['stages']
+        )
+        for key, kind in (
+            ('loss', LossConfig),
+            ('ranges', RangeConfig),
+            ('augment', AugmentConfig),
+            ('optimizer', OptimizerConfig),
+        ):
             data[key] = kind(**data.get(key, {}))
         config = TrainConfig(**data)
     except KeyError as error:

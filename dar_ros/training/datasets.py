@@ -18,10 +18,10 @@ from dar_ros.preprocess import canonical_scale, prepare
 class AugmentConfig:
     """What training varies; probabilities and extents."""
 
-    min_crop: float = 0.6               # smallest share of the image's height that a crop keeps
+    min_crop: float = 0.6  # smallest share of the image's height that a crop keeps
     flip: float = 0.5
-    gray: float = 0.5                   # many robot cameras are monochrome
-    color: float = 0.8                  # exposure, contrast, white balance, gamma
+    gray: float = 0.5  # many robot cameras are monochrome
+    color: float = 0.8  # exposure, contrast, white balance, gamma
     noise: float = 0.4
     blur: float = 0.3
     jpeg: float = 0.2
@@ -43,24 +43,32 @@ class TrainingSamples(torch.utils.data.Dataset):
         self.ranges, self.augment, self.seed, self.length = ranges, augment, seed, length
 
     def __len__(self):
-        """Samples of the whole run."""
+        """Return the number of samples of the whole run."""
         return self.length
 
     def __getitem__(self, n):
-        """Return image uint8 (h, w, 3), canonical depth float32 (1, h, w), depth_min, depth_max."""
+        """
+        Return image uint8 (h, w, 3), canonical depth float32 (1, h, w), depth_min, depth_max.
+        """
         epoch, position = divmod(n, len(self.frames))
         order = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.frames))
         rng = np.random.default_rng((self.seed, 2, n))
         frame = self.frames[int(order[position])]
         image, depth, intrinsics = crop_and_flip(
-            np.asarray(frame.image), np.asarray(frame.depth), frame.intrinsics, self.augment, rng)
+            np.asarray(frame.image), np.asarray(frame.depth), frame.intrinsics, self.augment, rng
+        )
         image = photometric(image, self.augment, rng)
         image, depth = to_canonical(image, depth, intrinsics, self.size, self.canonical_focal)
         depth_min, depth_max = (
             np.exp(rng.uniform(*np.log(bounds)))
-            for bounds in (self.ranges.depth_min, self.ranges.depth_max))
-        return (torch.from_numpy(image), torch.from_numpy(depth)[None],
-                torch.tensor(depth_min, dtype=torch.float32), torch.tensor(depth_max, dtype=torch.float32))
+            for bounds in (self.ranges.depth_min, self.ranges.depth_max)
+        )
+        return (
+            torch.from_numpy(image),
+            torch.from_numpy(depth)[None],
+            torch.tensor(depth_min, dtype=torch.float32),
+            torch.tensor(depth_max, dtype=torch.float32),
+        )
 
 
 def to_canonical(image, depth, intrinsics, size, canonical_focal):
@@ -74,23 +82,27 @@ def to_canonical(image, depth, intrinsics, size, canonical_focal):
     content = cv2.resize(depth, spec.content_size[::-1], interpolation=cv2.INTER_NEAREST)
     canonical = np.full(size, np.nan, np.float32)
     rows, columns = spec.content_size
-    canonical[spec.top:spec.top + rows, spec.left:spec.left + columns] = content * scale
+    canonical[spec.top : spec.top + rows, spec.left : spec.left + columns] = content * scale
     return network_image, canonical
 
 
 def crop_and_flip(image, depth, intrinsics, config, rng):
-    """Random isotropic zoom (a crop, of the same or a slightly other aspect) and horizontal flip."""
+    """
+    Random isotropic zoom (a crop, of the same or a slightly other aspect) and horizontal flip.
+    """
     height, width = depth.shape
     share = rng.uniform(config.min_crop, 1.0)
     aspect = np.exp(rng.uniform(-0.15, 0.15)) if rng.random() < 0.3 else 1.0
     rows = min(height, round(height * share))
     columns = min(width, round(width * share * aspect))
     top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
-    image, depth = (a[top:top + rows, left:left + columns] for a in (image, depth))
+    image, depth = (a[top : top + rows, left : left + columns] for a in (image, depth))
     intrinsics = intrinsics.crop(left, top)
     if rng.random() < config.flip:
         image, depth = image[:, ::-1], depth[:, ::-1]
-        intrinsics = Intrinsics(intrinsics.fx, intrinsics.fy, columns - 1 - intrinsics.cx, intrinsics.cy)
+        intrinsics = Intrinsics(
+            intrinsics.fx, intrinsics.fy, columns - 1 - intrinsics.cx, intrinsics.cy
+        )
     return np.ascontiguousarray(image), np.ascontiguousarray(depth), intrinsics
 
 

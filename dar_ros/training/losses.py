@@ -1,4 +1,6 @@
-"""Losses of METHOD: scale-invariant log depth per step, out-of-range class, Laplace uncertainty."""
+"""
+Losses of METHOD: scale-invariant log depth per step, out-of-range class, Laplace uncertainty.
+"""
 
 from dataclasses import dataclass
 
@@ -16,7 +18,7 @@ class LossConfig:
     beta: float = 0.85
     class_weight: float = 1.0
     scale_weight: float = 0.2
-    step_weights: tuple = ()            # one per step; empty: all 1
+    step_weights: tuple = ()  # one per step; empty: all 1
 
 
 def range_classes(depth, depth_min, depth_max):
@@ -37,8 +39,8 @@ def silog(error, valid, alpha, beta):
     """
     Scale-invariant log loss, mean over images of alpha * sqrt(mean(g^2) - beta * mean(g)^2).
 
-    `error` g = log D - log D_gt and `valid` are (B, 1, H, W). Per image, so that the global batch may be cut
-    over processes. An image without valid pixels counts nothing.
+    `error` g = log D - log D_gt and `valid` are (B, 1, H, W). Per image, so that the global batch
+    may be cut over processes. An image without valid pixels counts nothing.
     """
     count = valid.sum((1, 2, 3))
     error = torch.where(valid, error, 0.0)
@@ -58,20 +60,23 @@ def step_losses(upsampled, depth, depth_min, depth_max, bin_space, config):
     """
     Losses of one step at the ground truth's size.
 
-    `upsampled` is the step's output at the size of `depth` (B, 1, H, W), canonical metres. Returns a dict of
-    scalars: depth, range, scale.
+    `upsampled` is the step's output at the size of `depth` (B, 1, H, W), canonical metres. Returns
+    a dict of scalars: depth, range, scale.
     """
     classes = range_classes(depth, depth_min, depth_max)
     valid = classes == IN_RANGE
     target = torch.log(torch.where(valid, depth, 1.0))
-    predicted = upsampled.depth if bin_space == 'log' else torch.log(upsampled.depth.clamp(min=1e-3))
+    predicted = (
+        upsampled.depth if bin_space == 'log' else torch.log(upsampled.depth.clamp(min=1e-3))
+    )
     error = predicted - target
     known = classes.squeeze(1).long()
     known[known == UNKNOWN] = -100  # cross_entropy's ignored class
     return {
         'depth': silog(error, valid, config.alpha, config.beta),
         'range': F.cross_entropy(upsampled.range_logits, known, ignore_index=-100)
-        if (known >= 0).any() else upsampled.range_logits.sum() * 0,
+        if (known >= 0).any()
+        else upsampled.range_logits.sum() * 0,
         'scale': laplace_nll(error, upsampled.log_scale, valid),
     }
 
@@ -80,5 +85,11 @@ def total_loss(per_step, config):
     """Weighted sum over the steps' dicts."""
     weights = config.step_weights or (1.0,) * len(per_step)
     return sum(
-        weight * (terms['depth'] + config.class_weight * terms['range'] + config.scale_weight * terms['scale'])
-        for weight, terms in zip(weights, per_step))
+        weight
+        * (
+            terms['depth']
+            + config.class_weight * terms['range']
+            + config.scale_weight * terms['scale']
+        )
+        for weight, terms in zip(weights, per_step)
+    )

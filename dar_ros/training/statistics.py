@@ -8,16 +8,18 @@ import torch
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.training.losses import IN_RANGE, range_classes
 
-# A Laplace distribution has 75.7 % of its mass within one standard deviation, a normal one 68.3 %. The factors
-# put 70 % of the validation pixels within one sigma.
+# A Laplace distribution has 75.7 % of its mass within one standard deviation, a normal one 68.3 %.
+# The factors put 70 % of the validation pixels within one sigma.
 ONE_SIGMA_SHARE = 0.70
 
 
 def sigma_factors(model, frames, frames_used=200):
     """
-    Factor a_k of every step, so that |D - D_gt| <= sigma = D * sqrt(2) * scale * a_k for 70 % of the pixels.
+    Factor a_k of every step, so that |D - D_gt| <= sigma = D * sqrt(2) * scale * a_k for 70 % of
+    the pixels.
     """
     from dar_ros.training.train import predictions
+
     ratios = [[] for _ in range(model.config.num_steps)]
     subset = torch.utils.data.Subset(frames, range(min(frames_used, len(frames))))
     for steps, depth, low, high in predictions(model, subset, model.config.input_size):
@@ -26,17 +28,29 @@ def sigma_factors(model, frames, frames_used=200):
             predicted = from_bin_space(step.depth, model.config.bin_space)
             sigma = predicted * math.sqrt(2) * torch.exp(step.log_scale)
             found.append(((predicted - depth).abs() / sigma)[valid][::97].cpu())
-    return [round(float(torch.quantile(torch.cat(found)[:1_000_000], ONE_SIGMA_SHARE)), 4) for found in ratios]
+    return [
+        round(float(torch.quantile(torch.cat(found)[:1_000_000], ONE_SIGMA_SHARE)), 4)
+        for found in ratios
+    ]
 
 
 def row_medians(frames, config, frames_used=2000):
-    """Median canonical depth (metres) of every network row over the training set: the baseline to beat."""
+    """
+    Median canonical depth (metres) of every network row over the training set: the baseline to
+    beat.
+    """
     from dar_ros.training.datasets import to_canonical
+
     size, limit = config.input_size, config.depth_range[1]
     columns = []
     for i in np.linspace(0, len(frames) - 1, min(frames_used, len(frames))).astype(int):
         frame = frames[int(i)]
-        _, depth = to_canonical(np.asarray(frame.image), np.asarray(frame.depth), frame.intrinsics, size,
-                                config.canonical_focal)
+        _, depth = to_canonical(
+            np.asarray(frame.image),
+            np.asarray(frame.depth),
+            frame.intrinsics,
+            size,
+            config.canonical_focal,
+        )
         columns.append(np.where(depth < limit, depth, np.nan)[:, ::8])
     return [round(float(z), 4) for z in np.nanmedian(np.concatenate(columns, 1), axis=1)]

@@ -13,8 +13,13 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dar_ros.errors import UsageError
-from dar_ros.model.checkpoint import (load_checkpoint, read_json, save_checkpoint, save_tensors,
-                                      write_json)
+from dar_ros.model.checkpoint import (
+    load_checkpoint,
+    read_json,
+    save_checkpoint,
+    save_tensors,
+    write_json,
+)
 from dar_ros.model.dar import DAR
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.model.pretrained import load_imagenet_encoder
@@ -43,20 +48,28 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.train_frames = SimDataset(config.train_data)
         self.val_frames = SimDataset(config.val_data)
-        self.check_frames = Subset(self.val_frames, every(self.val_frames, config.validation_frames))
+        self.check_frames = Subset(
+            self.val_frames, every(self.val_frames, config.validation_frames)
+        )
         self.model = initial_model(config).to(self.device, memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.iteration, self.best = 0, float('inf')
         if resume:
             self.load_state()
         elif (self.out / 'last').exists():
-            raise UsageError(f'{self.out} holds a run: continue it with --resume, or name another --out')
+            raise UsageError(
+                f'{self.out} holds a run: continue it with --resume, or name another --out'
+            )
         self.out.mkdir(parents=True, exist_ok=True)
 
     def run(self):
         """Train to the end of the last stage, then fit what is fitted after training."""
-        progress = tqdm(total=self.config.iterations, initial=self.iteration, desc=self.config.name,
-                        mininterval=5)
+        progress = tqdm(
+            total=self.config.iterations,
+            initial=self.iteration,
+            desc=self.config.name,
+            mininterval=5,
+        )
         begin = 0
         for number, stage in enumerate(self.config.stages):
             end = begin + stage.iterations
@@ -68,11 +81,17 @@ class Trainer:
         return self.out / 'best'
 
     def run_stage(self, number, stage, done, progress):
-        """Iterations `done` to the last of one stage."""
+        """Run iterations `done` to the last of one stage."""
         config = self.config
         samples = TrainingSamples(
-            self.train_frames, stage.size, config.model.focal_at(stage.size), config.ranges,
-            config.augment, (config.seed, number), stage.iterations * stage.batch)
+            self.train_frames,
+            stage.size,
+            config.model.focal_at(stage.size),
+            config.ranges,
+            config.augment,
+            (config.seed, number),
+            stage.iterations * stage.batch,
+        )
         remaining = Subset(samples, range(done * stage.batch, len(samples)))
         loader = DataLoader(remaining, stage.batch, num_workers=config.workers)
         for batch in loader:
@@ -93,8 +112,16 @@ class Trainer:
             group['lr'] = rate * group['scale']
         outputs, encoded = self.model(image, depth_min, depth_max)
         per_step = [
-            step_losses(self.model.upsample(output, encoded.upsample_mask), depth, depth_min, depth_max,
-                        config.model.bin_space, config.loss) for output in outputs]
+            step_losses(
+                self.model.upsample(output, encoded.upsample_mask),
+                depth,
+                depth_min,
+                depth_max,
+                config.model.bin_space,
+                config.loss,
+            )
+            for output in outputs
+        ]
         loss = total_loss(per_step, config.loss)
         if not torch.isfinite(loss):
             raise RuntimeError(f'the loss is {loss.item()} at iteration {self.iteration}')
@@ -104,8 +131,11 @@ class Trainer:
         self.optimizer.step()
         self.iteration += 1
         last = per_step[-1]
-        return {'rate': rate, 'loss': loss.item(),
-                **{f'{name}_loss': value.item() for name, value in last.items()}}
+        return {
+            'rate': rate,
+            'loss': loss.item(),
+            **{f'{name}_loss': value.item() for name, value in last.items()},
+        }
 
     def log(self, stage, record):
         """Append to log.csv."""
@@ -115,16 +145,29 @@ class Trainer:
             writer = csv.DictWriter(file, LOG_FIELDS)
             if new:
                 writer.writeheader()
-            writer.writerow({'iteration': self.iteration, 'size': 'x'.join(map(str, stage.size)),
-                             **{key: f'{value:.6g}' for key, value in record.items()}})
+            writer.writerow(
+                {
+                    'iteration': self.iteration,
+                    'size': 'x'.join(map(str, stage.size)),
+                    **{key: f'{value:.6g}' for key, value in record.items()},
+                }
+            )
 
     def checkpoint(self, size):
-        """Validate; save `last`, and `best` when the last step's abs_rel on the validation set fell."""
+        """
+        Validate; save `last`, and `best` when the last step's abs_rel on the validation set fell.
+        """
         metrics = validate(self.model, self.check_frames, size)
-        record = {'training': asdict(self.config), 'iteration': self.iteration, 'validation': metrics}
-        tqdm.write(f'{self.config.name} {self.iteration} {size}: abs_rel per step '
-                   + ' '.join(f'{value:.4f}' for value in metrics['abs_rel'])
-                   + f', d1 {metrics["d1"][-1]:.3f}')
+        record = {
+            'training': asdict(self.config),
+            'iteration': self.iteration,
+            'validation': metrics,
+        }
+        tqdm.write(
+            f'{self.config.name} {self.iteration} {size}: abs_rel per step '
+            + ' '.join(f'{value:.4f}' for value in metrics['abs_rel'])
+            + f', d1 {metrics["d1"][-1]:.3f}'
+        )
         # Sizes are not compared with each other: a new stage begins a new contest.
         self.best = self.best if getattr(self, 'best_size', size) == size else float('inf')
         self.best_size = size
@@ -133,8 +176,10 @@ class Trainer:
             save_checkpoint(self.out / 'best', self.model, record)
         save_checkpoint(self.out / 'last', self.model, record)
         save_tensors(self.out / 'last' / 'optimizer.safetensors', flat_state(self.optimizer))
-        write_json(self.out / 'last' / 'state.json',
-                   {'iteration': self.iteration, 'best': self.best, 'best_size': self.best_size})
+        write_json(
+            self.out / 'last' / 'state.json',
+            {'iteration': self.iteration, 'best': self.best, 'best_size': self.best_size},
+        )
 
     def load_state(self):
         """Continue from `last`, exactly."""
@@ -144,10 +189,15 @@ class Trainer:
         restore_state(self.optimizer, load_file(folder / 'optimizer.safetensors'))
         state = read_json(folder / 'state.json')
         self.iteration, self.best, self.best_size = (
-            state['iteration'], state['best'], tuple(state['best_size']))
+            state['iteration'],
+            state['best'],
+            tuple(state['best_size']),
+        )
 
     def finish(self):
-        """Add what is fitted after training to the best checkpoint: uncertainty factors, row medians."""
+        """
+        Add what is fitted after training to the best checkpoint: uncertainty factors, row medians.
+        """
         model, record = load_checkpoint(self.out / 'best')
         model.to(self.device)
         record['sigma_factors'] = sigma_factors(model, self.val_frames)
@@ -157,7 +207,7 @@ class Trainer:
 
 
 def every(frames, count):
-    """Indices of about `count` frames spread over a data set."""
+    """Return indices of about `count` frames spread over a data set."""
     return range(0, len(frames), max(1, len(frames) // count))
 
 
@@ -175,15 +225,24 @@ def initial_model(config):
 
 
 def make_optimizer(model, config):
-    """AdamW; no decay on vectors (biases, norms), a rate of its own for the pretrained backbone."""
+    """
+    AdamW; no decay on vectors (biases, norms), a rate of its own for the pretrained backbone.
+    """
     groups = {}
     for name, parameter in model.named_parameters():
         backbone, decay = name.startswith('encoder.backbone'), parameter.dim() > 1
         groups.setdefault((backbone, decay), []).append(parameter)
-    return torch.optim.AdamW([
-        {'params': parameters, 'scale': config.encoder_scale if backbone else 1.0,
-         'weight_decay': config.weight_decay if decay else 0.0}
-        for (backbone, decay), parameters in groups.items()], lr=config.start)
+    return torch.optim.AdamW(
+        [
+            {
+                'params': parameters,
+                'scale': config.encoder_scale if backbone else 1.0,
+                'weight_decay': config.weight_decay if decay else 0.0,
+            }
+            for (backbone, decay), parameters in groups.items()
+        ],
+        lr=config.start,
+    )
 
 
 def learning_rate(iteration, iterations, config):
@@ -191,14 +250,19 @@ def learning_rate(iteration, iterations, config):
     rise = max(1, round(iterations * config.warmup))
     if iteration < rise:
         return config.start + (config.peak - config.start) * iteration / rise
-    return config.peak + (config.end - config.peak) * (iteration - rise) / max(1, iterations - rise)
+    return config.peak + (config.end - config.peak) * (iteration - rise) / max(
+        1, iterations - rise
+    )
 
 
 def flat_state(optimizer):
     """Optimizer state as one flat dict of tensors."""
     state = optimizer.state_dict()['state']
-    return {f'{index}.{name}': torch.as_tensor(value)
-            for index, values in state.items() for name, value in values.items()}
+    return {
+        f'{index}.{name}': torch.as_tensor(value)
+        for index, values in state.items()
+        for name, value in values.items()
+    }
 
 
 def restore_state(optimizer, tensors):
@@ -212,20 +276,29 @@ def restore_state(optimizer, tensors):
 
 @torch.inference_mode()
 def predictions(model, frames, size, batch=8):
-    """Yield (Upsampled per step, canonical depth, minimum, maximum) for every batch of a data set."""
+    """
+    Yield (Upsampled per step, canonical depth, minimum, maximum) for every batch of a data set.
+    """
     model.eval()
     device = model.position.device
     focal = model.config.focal_at(size)
     for begin in range(0, len(frames), batch):
         chosen = [frames[i] for i in range(begin, min(begin + batch, len(frames)))]
-        pairs = [to_canonical(np.asarray(f.image), np.asarray(f.depth), f.intrinsics, size, focal)
-                 for f in chosen]
+        pairs = [
+            to_canonical(np.asarray(f.image), np.asarray(f.depth), f.intrinsics, size, focal)
+            for f in chosen
+        ]
         scales = torch.tensor([focal / canonical_focal_of(f, size) for f in chosen], device=device)
         image = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device)
         depth = torch.from_numpy(np.stack([depth for _, depth in pairs]))[:, None].to(device)
         low, high = (scales.float() * limit for limit in model.config.depth_range)
         outputs, encoded = model(image, low, high)
-        yield [model.upsample(output, encoded.upsample_mask) for output in outputs], depth, low, high
+        yield (
+            [model.upsample(output, encoded.upsample_mask) for output in outputs],
+            depth,
+            low,
+            high,
+        )
 
 
 def canonical_focal_of(frame, size):
@@ -247,8 +320,11 @@ def validate(model, frames, size):
             ratio = from_bin_space(step.depth, model.config.bin_space) / truth
             d1 = (torch.maximum(ratio, 1 / ratio) < 1.25) & valid
             error = torch.where(valid, (ratio - 1).abs(), 0.0)
-            rows.append(torch.stack([(t.sum((1, 2, 3)) / pixels.clamp(min=1))[scored].sum()
-                                     for t in (error, d1)]))
+            rows.append(
+                torch.stack(
+                    [(t.sum((1, 2, 3)) / pixels.clamp(min=1))[scored].sum() for t in (error, d1)]
+                )
+            )
         batch = torch.stack(rows)  # (steps, 2)
         sums = batch if sums is None else sums + batch
         count += int(scored.sum())

@@ -1,0 +1,10 @@
+"""Where Fast DDS finds the profile that lets images pass between processes."""
+
+import os
+
+OLD_NAME, NEW_NAME = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+
+
+def profile_variable(environment=os.environ):
+    """Return the variable that this ROS's Fast DDS reads: renamed in Kilted, which warns of the old one."""
+    return OLD_NAME if environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy') else NEW_NAME
