@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dar_ros.evaluation.metrics import NAMES, depth_metrics, mean_metrics
+from dar_ros.pipeline import DepthSettings
 from dar_ros.preprocess import ResizeSpec, canonical_scale
 
 FULL_SHARE = 0.95  # of the valid pixels must be scored, or the figures do not count

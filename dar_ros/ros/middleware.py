@@ -6,5 +6,5 @@ OLD_NAME, NEW_NAME = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES
 
 
 def profile_variable(environment=os.environ):
-    """Return the variable that this ROS's Fast DDS reads: renamed in Kilted, which warns of the old one."""
+    """Return the variable that Fast DDS reads: Kilted renamed it and warns of the old one."""
     return OLD_NAME if environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy') else NEW_NAME

@@ -149,7 +149,7 @@ def declare_one(node, name, default, descriptor):
     try:
         return node.declare_parameter(name, value, descriptor, ignore_override=True).value
     except InvalidParameterValueException as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(f'{name} {value!r} is refused: {error}') from None
 
 
 def _integers_to_floats(updates):
