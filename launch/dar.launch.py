@@ -102,6 +102,7 @@ def nodes(context):
             name='rviz2',
             output='screen',
             arguments=['-d', os.path.join(SHARE, 'config', 'dar.rviz')],
+            remappings=[('image', value('image'))],
             condition=IfCondition(value('rviz')),
         )
     )
