@@ -1,7 +1,8 @@
 """The launch file against the real launch system, where a ROS install has it."""
 
 import importlib.util
-import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ for module in ('launch', 'launch_ros', 'ament_index_python'):
             f'{module} is not installed: it comes with a ROS 2 install', allow_module_level=True
         )
 
+import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch import LaunchContext, LaunchService
-from launch.actions import DeclareLaunchArgument, EmitEvent, TimerAction
-from launch.events import Shutdown
+from launch.actions import DeclareLaunchArgument
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 
 try:
@@ -75,11 +76,27 @@ def test_arguments_become_nodes(description):
     assert {'dar_node', 'dar_camera'} <= set(executables)
 
 
-def test_it_runs_and_ends(description):
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+def test_it_runs_and_ends(description, ros_environment):
+    """The node that it starts becomes active, and Ctrl-C ends everything."""
     service = LaunchService(argv=['camera:=none'])
-    description.add_action(
-        TimerAction(period=8.0, actions=[EmitEvent(event=Shutdown(reason='done'))])
-    )
     service.include_launch_description(description)
+    seen = []
+
+    def watch():
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        node = rclpy.create_node('watcher', context=context)
+        deadline = time.monotonic() + 60
+        while not seen and time.monotonic() < deadline:
+            time.sleep(0.2)
+            if node.count_subscribers('image'):  # only an active node has it
+                seen.append('image')
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+        service.shutdown()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     assert service.run() == 0
+    watcher.join()
+    assert seen

@@ -3,6 +3,7 @@
 import array
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from dar_ros.geometry import Intrinsics, unproject
 from dar_ros.pipeline import DepthSettings
 
+ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0
 SIZE = (120, 200)
 FOCAL = 150.0
@@ -391,6 +393,22 @@ def test_bad_parameters_at_start_end_the_process(start_process, client, argument
     assert process.wait(60) == 1
     log = process.log.read_text()
     assert f'dar_node: {argument.split(":")[0]}' in log and 'Traceback' not in log
+
+
+def test_the_shipped_parameter_file_serves(start_process, client, rgb):
+    path = ROOT / 'config' / 'dar.yaml'
+    start_process(
+        'dar_ros.ros.node',
+        '--params-file',
+        str(path),
+        '-p',
+        'depth_max:=0.4',
+        '-p',
+        'beyond_range:=nan',
+    )
+    client.wait_for_node()
+    (depth,) = client.ask(rgb)
+    assert np.isnan(array_of(depth)).any() and not np.isposinf(array_of(depth)).any()
 
 
 def test_an_integer_serves_as_a_float(start_process, client, rgb):

@@ -136,7 +136,8 @@ def declare_one(node, name, default, descriptor):
     """
     Declare a parameter of the default's type and return its value; UsageError names a wrong one.
 
-    A float takes an integer too: `depth_max: 10` is what people write.
+    A float takes an integer too: `depth_max: 10` is what people write. A text takes inf and nan,
+    which ROS's YAML parser reads as numbers even where a text is meant.
     """
     node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True))
     value = node.get_parameter(name).value
@@ -144,6 +145,8 @@ def declare_one(node, name, default, descriptor):
     kind = type(default)
     if kind is float and type(value) is int:
         value = float(value)
+    if kind is str and type(value) is float:
+        value = str(value)
     if type(value) is not kind:
         raise UsageError(f'{name} must be of type {kind.__name__}, not {value!r}')
     try:
