@@ -14,7 +14,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -402,13 +402,15 @@ def test_the_shipped_parameter_file_serves(start_process, client, rgb):
         '--params-file',
         str(path),
         '-p',
-        'depth_max:=0.4',
+        'model:=models/dar_tiny',
         '-p',
         'beyond_range:=nan',
     )
     client.wait_for_node()
-    (depth,) = client.ask(rgb)
-    assert np.isnan(array_of(depth)).any() and not np.isposinf(array_of(depth)).any()
+    client.ask(rgb)
+    request = GetParameters.Request(names=['beyond_range', 'model'])
+    values = client.call(GetParameters, 'dar/get_parameters', request).values
+    assert [value.string_value for value in values] == ['nan', 'models/dar_tiny']
 
 
 def test_an_integer_serves_as_a_float(start_process, client, rgb):
