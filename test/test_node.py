@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -422,3 +423,29 @@ def test_an_integer_serves_as_a_float(start_process, client, rgb):
     assert finite.size == 0 or finite.max() <= 2.0
     if hasattr(client.node, 'add_pre_set_parameters_callback'):
         assert client.set(depth_max=5).successful
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('module', ['dar_ros.ros.node', 'dar_ros.ros.camera'])
+def test_a_signal_at_any_moment_ends_cleanly(start_process, tmp_path, module, number):
+    """From the moment that rclpy handles signals on, whatever is being built then."""
+    cv2.imwrite(str(tmp_path / 'image.png'), np.zeros((20, 30, 3), np.uint8))
+    source = ['-p', f'source:={tmp_path}'] if module.endswith('camera') else []
+    for delay in (0.0, 0.1, 0.2, 0.4, 0.8, 1.6):
+        process = start_process(module, *source)
+        wait_for_signal_handler(process)
+        time.sleep(delay)
+        process.send_signal(number)
+        assert process.wait(30) == 0, f'{delay} s: {process.log.read_text()}'
+
+
+def wait_for_signal_handler(process):
+    """Wait until the process catches SIGTERM: rclpy does, Python alone does not."""
+    deadline = time.monotonic() + PATIENCE
+    bit = 1 << (signal.SIGTERM - 1)
+    while time.monotonic() < deadline:
+        status = Path(f'/proc/{process.pid}/status').read_text()
+        if int(status.split('SigCgt:')[1].split()[0], 16) & bit:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f'no signal handler: {process.log.read_text()}')

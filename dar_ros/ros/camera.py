@@ -8,19 +8,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from dar_ros.errors import DarError, UsageError
+from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.ros.conversions import info_for_depth, rgb_to_image
 from dar_ros.ros.parameters import declare_one
+from dar_ros.ros.process import run_node
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 
@@ -155,21 +154,7 @@ class CameraNode(Node):
 
 def main(args=None):
     """Run the camera until Ctrl-C, SIGTERM or the source's end."""
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = CameraNode()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException, SystemExit):
-        pass
-    except DarError as error:
-        print(f'dar_camera: {error}', file=sys.stderr)
-        return 1
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node(CameraNode, 'dar_camera', args)
 
 
 if __name__ == '__main__':

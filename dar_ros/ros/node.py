@@ -12,7 +12,6 @@ from collections import OrderedDict
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -24,6 +23,7 @@ from dar_ros.ros import parameters
 from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, intrinsics_from_info
 from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.outputs import Outputs
+from dar_ros.ros.process import run_node
 from dar_ros.ros.rectification import Rectifier
 
 INFOS_KEPT = 30  # camera_info messages kept for pairing by stamp
@@ -36,14 +36,15 @@ class DarNode(LifecycleNode):
 
     def __init__(self, **kwargs):
         super().__init__('dar', **kwargs)
-        self.values = parameters.declare(self)
-        parameters.check(self.values)
-        self.add_on_set_parameters_callback(self._on_set)
+        # First what destroy_node needs: a bad parameter leads straight there.
         self.pipeline, self.outputs, self.health = None, None, Health()
-        self._rectify = Rectifier() if self.values['rectify'] else None
         self._worker, self._subscriptions_made, self._timer = None, [], None
         self._slot, self._wake, self._stopping = None, threading.Condition(), False
         self._infos, self._info_awaited = OrderedDict(), None
+        self.values = parameters.declare(self)
+        parameters.check(self.values)
+        self.add_on_set_parameters_callback(self._on_set)
+        self._rectify = Rectifier() if self.values['rectify'] else None
 
     # Lifecycle
 
@@ -102,6 +103,11 @@ class DarNode(LifecycleNode):
         self._stop_working()
         self._release()
         return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self):
+        """Release everything first: the inference thread must not outlive what it publishes on."""
+        self.on_shutdown(None)
+        super().destroy_node()
 
     def on_error(self, state):
         """Fall back to unconfigured."""
@@ -274,27 +280,16 @@ class DarNode(LifecycleNode):
         self.outputs.diagnostics.publish(diagnostics(self.get_clock().now().to_msg(), status))
 
 
+def autostart(node):
+    """Configure and activate, if the parameter says so; a failure leaves the node to a manager."""
+    if node.values['autostart']:
+        if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            node.trigger_activate()
+
+
 def main(args=None):
     """Run the node until Ctrl-C or SIGTERM; exit code 0 then."""
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = DarNode()
-        if node.values['autostart']:
-            if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                node.trigger_activate()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except DarError as error:
-        print(f'dar_node: {error}', file=sys.stderr)
-        return 1
-    finally:
-        if node is not None:
-            node.on_shutdown(None)
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node(DarNode, 'dar_node', args, autostart)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,38 @@
+"""The life of a ROS process with one node: start, spin, end."""
+
+import sys
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+
+from dar_ros.errors import DarError
+
+
+def run_node(make, name, args=None, begin=None):
+    """
+    Spin the node that `make()` returns until Ctrl-C, SIGTERM or SystemExit; returns the exit code.
+
+    `begin(node)` is called once before. The code is 0; or 1, with one line on stderr, if the node
+    cannot be made.
+    """
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = make()
+        if begin:
+            begin(node)
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException, SystemExit):
+        pass
+    except Exception as error:
+        # A signal invalidates the context, and whatever rclpy was doing then fails in its own way.
+        if rclpy.ok():
+            if not isinstance(error, DarError):
+                raise
+            print(f'{name}: {error}', file=sys.stderr)
+            return 1
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
