@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
 SECONDS ?= 20
 
 # A sourced ROS 2 is used as it is; where there is none, PyPI's wheels of ROS 2 Kilted serve.
@@ -10,6 +10,8 @@ HAVE_ROS := $(shell $(PYTHON) -c 'import rclpy' 2>/dev/null && echo yes)
 ifeq ($(HAVE_ROS),yes)
 VENV_FLAGS := --system-site-packages
 RUN_EXTRAS := runtime,sim
+# ROS's message modules are compiled against the system's NumPy: no other major version beside them.
+CONSTRAINT := numpy==$(shell $(PYTHON) -c 'import numpy; print(numpy.__version__)')
 else
 RUN_EXTRAS := runtime,sim,ros
 endif
@@ -38,6 +40,7 @@ $(VENV)/bin/python:
 
 $(VENV)/run.stamp: setup.py | $(VENV)/bin/python
 	sh scripts/apt-install.sh libosmesa6
+	echo '$(CONSTRAINT)' > $(VENV)/constraints.txt
 	$(PIP) --editable '.[$(RUN_EXTRAS)]'
 	$(PIP) --no-deps stereodemo==0.7
 	touch $@

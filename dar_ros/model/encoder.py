@@ -91,7 +91,7 @@ class ImageEncoder(nn.Module):
         """See the class."""
         rows, columns = image.shape[1:3]
         x = (
-            image.permute(0, 3, 1, 2).float() * self.pixel_scale + self.pixel_offset
+            image.float().permute(0, 3, 1, 2) * self.pixel_scale + self.pixel_offset
         )  # (B, 3, H, W)
         features = self.backbone(x)
         detail = None
