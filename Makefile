@@ -10,8 +10,8 @@ HAVE_ROS := $(shell $(PYTHON) -c 'import rclpy' 2>/dev/null && echo yes)
 ifeq ($(HAVE_ROS),yes)
 VENV_FLAGS := --system-site-packages
 RUN_EXTRAS := runtime,sim
-# ROS's message modules are compiled against the system's NumPy: no other major version beside them.
-CONSTRAINT := numpy==$(shell $(PYTHON) -c 'import numpy; print(numpy.__version__)')
+# ROS's message modules are compiled against the system's NumPy, its pytest plugins written for pytest 7.
+CONSTRAINTS := 'numpy==$(shell $(PYTHON) -c 'import numpy; print(numpy.__version__)')' 'pytest<8'
 else
 RUN_EXTRAS := runtime,sim,ros
 endif
@@ -40,7 +40,7 @@ $(VENV)/bin/python:
 
 $(VENV)/run.stamp: setup.py | $(VENV)/bin/python
 	sh scripts/apt-install.sh libosmesa6
-	echo '$(CONSTRAINT)' > $(VENV)/constraints.txt
+	printf '%s\n' $(CONSTRAINTS) > $(VENV)/constraints.txt
 	$(PIP) --editable '.[$(RUN_EXTRAS)]'
 	$(PIP) --no-deps stereodemo==0.7
 	touch $@
