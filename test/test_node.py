@@ -305,8 +305,12 @@ def test_only_the_newest_frame_is_processed(node, client, rgb):
     client.infos.publish(
         CameraInfo(height=480, width=800, k=[FOCAL, 0.0, 400.0, 0.0, FOCAL, 240.0, 0.0, 0.0, 1.0])
     )
-    stamps = [client.send(big, info=False) for _ in range(30)]
-    assert client.spin_until(lambda: stamps[-1] in client.received['depth/image'])
+    for _ in range(3):  # best effort may lose the very last image of a burst, seldom of three
+        stamps = [client.send(big, info=False) for _ in range(30)]
+        if client.spin_until(lambda: stamps[-1] in client.received['depth/image'], 10.0):
+            break
+    else:
+        raise AssertionError('the last image of no burst was answered')
     answered = [stamp for stamp in stamps if stamp in client.received['depth/image']]
     assert len(answered) < len(stamps)
     assert client.spin_until(

@@ -80,7 +80,7 @@ def real_camera(folder):
         for name, key in names.items()
         for part in ('-p', f'{name}:={float(calibration[key])}')
     ]
-    return ['-p', f'source:={folder}', '-p', 'rate:=8.0', *camera]
+    return ['-p', f'source:={folder}', '-p', 'rate:=10.0', *camera]
 
 
 def start(module, *arguments):
