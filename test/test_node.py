@@ -307,7 +307,8 @@ def test_only_the_newest_frame_is_processed(node, client, rgb):
     )
     for _ in range(3):  # best effort may lose the very last image of a burst, seldom of three
         stamps = [client.send(big, info=False) for _ in range(30)]
-        if client.spin_until(lambda: stamps[-1] in client.received['depth/image'], 10.0):
+        last = stamps[-1]
+        if client.spin_until(lambda last=last: last in client.received['depth/image'], 10.0):
             break
     else:
         raise AssertionError('the last image of no burst was answered')

@@ -14,7 +14,8 @@ class ModelConfig:
 
     The token grid of step k has `grid_fractions[k]` of the memory's rows and columns (the memory
     lies at 1/8 of the input), its depth grid `depth_fractions[k]` of those at 1/4: at least twice
-    the token grid (each rounded), the last all of it. `canonical_focal` is in pixels of `input_size`.
+    the token grid (each rounded), the last all of it. `canonical_focal` is in pixels of
+    `input_size`.
     """
 
     name: str
