@@ -46,5 +46,6 @@ $(VENV)/run.stamp: setup.py | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
+	sh scripts/apt-install.sh sweethome3d-furniture
 	$(PIP) --editable '.[$(RUN_EXTRAS),train,dev,test]'
 	touch $@

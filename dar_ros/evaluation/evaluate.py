@@ -18,9 +18,9 @@ def frozen_test_split(frames):
     """
     Return the frozen simulated test split, generating what is missing of it into a cache folder.
     """
-    from dar_ros.simulation.dataset import TEST_SEED, generate
+    from dar_ros.simulation.dataset import TEST_SEED, VERSION, generate
 
-    cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'dar_ros' / 'sim-test'
+    cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
     return generate(cache, 'test', frames, TEST_SEED)
 
 
@@ -58,7 +58,7 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True):
         shares.append(scored.sum() / valid.sum())
         error = np.abs(last.depth[scored] - truth[scored])
         coverage.append([float((error <= n * last.sigma[scored]).mean()) for n in (1, 2)])
-        predicted, true = np.isposinf(last.depth), truth > far
+        predicted, true = np.isposinf(last.depth) & ~np.isnan(truth), truth > far
         beyond += [(predicted & true).sum(), predicted.sum(), true.sum()]
         if 'baseline_row_medians' in bundle.manifest:
             guess = row_median_depth(bundle, truth.shape, frame.intrinsics)

@@ -38,6 +38,7 @@ NEAR, FAR = 0.03, 200.0  # metres
 SKY = 0.55 * FAR  # MuJoCo draws the sky box from FAR / sqrt(3) on; no scene is as large
 LIGHTS = 3
 UNUSED = (0.0, 0.0, -500.0)
+SHOWN, HIDDEN = 0, 5  # geom groups
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Primitive:
     vertical.
     """
 
-    shape: str
+    shape: str  # one of POOL, or the name of a mesh of the renderer's stock
     center: tuple
     size: tuple
     yaw: float = 0.0
@@ -87,13 +88,17 @@ class Renderer:
     A new texture pool costs a context; scenes of one renderer share it.
     """
 
-    def __init__(self, height, width, seed=0):
+    def __init__(self, height, width, seed=0, stock=None):
         self.height, self.width = height, width
         pool = texture_pool(np.random.default_rng((seed, 7)))
-        self.model = mujoco.MjModel.from_xml_string(_xml(pool))
+        meshes = stock.meshes if stock else {}
+        spec = mujoco.MjSpec.from_string(_xml(pool))
+        _add_meshes(spec, meshes)
+        self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
         self.model.geom_sameframe[:] = 0  # compiled as unrotated: else geom_quat would be ignored
         self._fill_textures(pool)
+        self._find_meshes(meshes)
         self.variants = {}
         for i, (kind, _, _) in enumerate(pool):
             self.variants.setdefault(kind, []).append(i)
@@ -106,7 +111,7 @@ class Renderer:
         self.context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
         self.context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
-        self.scene = mujoco.MjvScene(self.model, maxgeom=sum(POOL.values()) + 10)
+        self.scene = mujoco.MjvScene(self.model, maxgeom=self.model.ngeom + 10)
         self.options = mujoco.MjvOption()
         self.camera = mujoco.MjvCamera()
         self.camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -127,17 +132,39 @@ class Renderer:
                 data = np.tile(image, (copies, 1, 1)).reshape(-1)
                 self.model.tex_data[start : start + data.size] = data
 
+    def _find_meshes(self, meshes):
+        """Fill the meshes' textures; note their geoms as {name: [copy: [(geom, colour)]]}."""
+        self.copies = {}
+        for name, mesh in meshes.items():
+            for i, part in enumerate(mesh.parts):
+                if part.texture is not None:
+                    start = self.model.tex_adr[self.model.texture(f'{name}.{i}').id]
+                    data = np.flipud(part.texture).reshape(-1)
+                    self.model.tex_data[start : start + data.size] = data
+            self.copies[name] = [
+                [
+                    (self.model.geom(f'{name}.{i}.{copy}').id, np.array(part.color))
+                    for i, part in enumerate(mesh.parts)
+                ]
+                for copy in range(mesh.copies)
+            ]
+
     def load(self, primitives, lights, headlight=0.3, ambient=0.3, sky_seed=0):
         """
         Replace the scene; primitives beyond the pool are left out. Materials are
         '<kind>/<sheet|solid>/<n>'.
         """
         model, free = self.model, {shape: iter(ids) for shape, ids in self.ids.items()}
-        model.geom_pos[:] = UNUSED
+        free |= {name: iter(copies) for name, copies in self.copies.items()}
+        model.geom_pos[:], model.geom_group[:] = UNUSED, HIDDEN
         for p in primitives:
             geom = next(free[p.shape], None)
             if geom is None:
                 continue
+            if p.shape in self.copies:
+                self._place_mesh(p, geom)
+                continue
+            model.geom_group[geom] = SHOWN
             model.geom_pos[geom], model.geom_size[geom] = p.center, _padded(p.size)
             yaw = np.array([math.cos(p.yaw / 2), 0, 0, math.sin(p.yaw / 2)])
             if p.tilt:
@@ -161,6 +188,19 @@ class Renderer:
                 model.light_castshadow[i] = light.shadow
         model.vis.headlight.diffuse[:] = headlight
         model.vis.headlight.ambient[:] = ambient
+
+    def _place_mesh(self, p, parts):
+        """Show a mesh at a Primitive's centre (its foot), yaw and tint."""
+        model, c, s = self.model, math.cos(p.yaw), math.sin(p.yaw)
+        yaw = np.array([math.cos(p.yaw / 2), 0, 0, math.sin(p.yaw / 2)])
+        for geom, color in parts:
+            # MuJoCo keeps a mesh in the frame of its own inertia.
+            mesh = model.geom_dataid[geom]
+            x, y, z = model.mesh_pos[mesh]
+            model.geom_pos[geom] = np.array(p.center) + (c * x - s * y, s * x + c * y, z)
+            mujoco.mju_mulQuat(model.geom_quat[geom], yaw, model.mesh_quat[mesh])
+            model.geom_rgba[geom] = (*np.clip(color * p.color, 0, 1), 1)
+            model.geom_group[geom] = SHOWN
 
     def _material(self, name):
         if name == 'plain':
@@ -222,6 +262,43 @@ def _padded(size):
     return (*size, *(0,) * (3 - len(size)))
 
 
+def _add_meshes(spec, meshes):
+    """Every part as an asset with a texture of its own, and the geoms of every copy."""
+    for name, mesh in meshes.items():
+        for i, part in enumerate(mesh.parts):
+            part_name = f'{name}.{i}'
+            asset = spec.add_mesh(
+                name=part_name,
+                uservert=part.vertices.astype(np.float32).ravel(),
+                userface=part.faces.astype(np.int32).ravel(),
+                inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
+            )
+            material = ''
+            if part.texture is not None:
+                # MuJoCo turns texture coordinates upside down.
+                asset.usertexcoord = part.uv.astype(np.float32).ravel()
+                side = part.texture.shape[0]
+                spec.add_texture(
+                    name=part_name,
+                    type=mujoco.mjtTexture.mjTEXTURE_2D,
+                    builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT,
+                    width=side,
+                    height=side,
+                )
+                material = part_name
+                made = spec.add_material(name=part_name)
+                made.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = part_name
+            for copy in range(mesh.copies):
+                spec.worldbody.add_geom(
+                    name=f'{part_name}.{copy}',
+                    type=mujoco.mjtGeom.mjGEOM_MESH,
+                    meshname=part_name,
+                    material=material,
+                    contype=0,
+                    conaffinity=0,
+                )
+
+
 def _xml(pool):
     assets, geoms = [], []
     for i, (_, _, meters) in enumerate(pool):
@@ -241,7 +318,7 @@ def _xml(pool):
     lights = '<light pos="0 0 3" dir="0 0 -1" attenuation="1 0.05 0.01" cutoff="180"/>' * LIGHTS
     # extent 1 makes znear and zfar metres.
     return f"""<mujoco><statistic extent="1" center="0 0 0"/>
-      <visual><map znear="{NEAR}" zfar="{FAR}"/><quality shadowsize="1024" offsamples="0"/>
+      <visual><map znear="{NEAR}" zfar="{FAR}"/><quality shadowsize="1024" offsamples="0" numquads="8"/>
       <global offwidth="2048" offheight="2048"/></visual>
       <asset><texture type="skybox" builtin="gradient" rgb1="0.85 0.9 0.97" rgb2="0.55 0.7 0.93"
       width="128" height="128"/>{''.join(assets)}</asset>

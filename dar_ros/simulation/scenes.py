@@ -8,7 +8,24 @@ import numpy as np
 from dar_ros.simulation import furniture
 from dar_ros.simulation.renderer import BOX, Light, Primitive
 
-KINDS = ('room', 'corridor', 'hall', 'outdoor', 'kitchen')
+KINDS = ('room', 'corridor', 'hall', 'outdoor', 'kitchen', 'bathroom')
+# What stands at the walls and on the floor, by kind; a room is one of several.
+_ROOMS = (
+    (('lounge', 'lounge', 'storage', 'standing', 'desk'), ('low', 'standing', 'chair', 'dining')),
+    (('bed', 'storage', 'storage', 'desk', 'standing'), ('chair', 'small', 'standing')),
+    (('desk', 'desk', 'desk', 'storage', 'standing'), ('desk', 'chair', 'standing', 'person')),
+    (('storage', 'storage', 'lounge', 'standing'), ('dining', 'dining', 'chair', 'standing')),
+)
+_FURNISHINGS = {
+    'kitchen': (('kitchen', 'kitchen', 'kitchen', 'storage'), ('dining', 'chair', 'person')),
+    'bathroom': (('bathroom', 'bathroom', 'bathroom', 'storage'), ('small', 'person')),
+    'corridor': (('storage', 'standing', 'chair', 'desk'), ('person', 'small', 'standing')),
+    'hall': (
+        ('storage', 'standing', 'vehicle'),
+        ('person', 'dining', 'desk', 'standing', 'vehicle'),
+    ),
+}
+_PLAIN = 0.55  # share of rooms with bare painted walls and no texture
 _UPRIGHT = (0.5, 0.5, 0.5, 0.5)  # a sheet's x, y and normal to world y, z and x
 
 
@@ -32,15 +49,37 @@ class Scene:
         )
 
 
-def make_scene(rng, kind):
-    """Draw a scene of one of KINDS; it depends on the state of `rng` only."""
+def make_scene(rng, kind, stock=None):
+    """
+    Draw a scene of one of KINDS; it depends on the state of `rng` and on the stock only.
+
+    Without a stock of meshes everything is built of primitives.
+    """
     return {
         'room': _room,
         'kitchen': _kitchen,
+        'bathroom': _bathroom,
         'corridor': _corridor,
         'hall': _hall,
         'outdoor': _outdoor,
-    }[kind](rng)
+    }[kind](rng, stock)
+
+
+def _makers(rng, stock, primitives, roles):
+    """Makers of items: of a stock's groups and roles, and one in four of primitives."""
+    if stock is None:
+        return primitives
+    groups = {'dining': 'table', 'desk': 'table', 'lounge': 'sofa'}
+    able = [role for role in roles if stock.has(groups.get(role, role))]
+
+    def of(role):
+        if role in groups:
+            return getattr(stock, role)
+        return lambda rng: stock.item(rng, role)
+
+    return [of(role) for role in able for _ in range(3)] + [
+        primitives[i] for i in rng.integers(len(primitives), size=max(1, len(able)))
+    ]
 
 
 def _variant(rng, kind, mapping):
@@ -71,7 +110,7 @@ def _shell(rng, length, width, height):
         _floor(length / 2, width / 2, -0.02, ground),
         _floor(length / 2, width / 2, height + 0.02, 'plaster/sheet/0', _tint(rng, 0.85)),
     ]
-    same = _variant(rng, 'plaster', 'sheet')
+    same = 'plain' if rng.random() < _PLAIN else _variant(rng, 'plaster', 'sheet')
     paint = _tint(rng)
     for side in range(4):
         yaw = side * math.pi / 2
@@ -181,6 +220,14 @@ def _against_wall(scene, rng, length, width, item):
     return _put(scene, item, c * back - s * shift, s * back + c * shift, side * math.pi / 2)
 
 
+def _hang(scene, rng, stock, length, width):
+    """Things on the walls, and doors of the stock."""
+    for role in ('door', 'hung', 'hung'):
+        if stock is not None and stock.has(role):
+            parts, depth, across = stock.item(rng, role)
+            _against_wall(scene, rng, length, width, (parts, depth, across))
+
+
 def _furnish(scene, rng, length, width, wall_items, wall_count, floor_items, floor_count):
     for _ in range(wall_count):
         _against_wall(scene, rng, length, width, wall_items[rng.integers(len(wall_items))](rng))
@@ -204,7 +251,7 @@ def _lights(rng, scene, length, width, height):
     scene.headlight, scene.ambient = rng.uniform(0.05, 0.35), rng.uniform(0.4, 0.65)
 
 
-def _room(rng):
+def _room(rng, stock):
     length, width, height = rng.uniform(3, 8), rng.uniform(2.6, 6.5), rng.uniform(2.35, 3.1)
     scene = Scene('room', (length / 2, width / 2), height)
     scene.primitives = _shell(rng, length, width, height)
@@ -218,59 +265,95 @@ def _room(rng):
             )
         )
     area = length * width
+    at_wall, on_floor = _ROOMS[rng.integers(len(_ROOMS))]
+    _hang(scene, rng, stock, length, width)
     _furnish(
         scene,
         rng,
         length,
         width,
-        furniture.WALL_ITEMS,
-        int(rng.integers(6, 10) + area / 6),
-        furniture.FLOOR_ITEMS,
-        int(rng.integers(2, 5) + area / 8),
+        _makers(rng, stock, furniture.WALL_ITEMS, at_wall),
+        int(rng.integers(3, 9) + area / 6),
+        _makers(rng, stock, furniture.FLOOR_ITEMS, on_floor),
+        int(rng.integers(1, 5) + area / 8),
     )
     _lights(rng, scene, length, width, height)
     return scene
 
 
-def _kitchen(rng):
+def _kitchen(rng, stock):
     length, width, height = rng.uniform(3, 5.5), rng.uniform(2.6, 4.5), rng.uniform(2.4, 2.8)
     scene = Scene('kitchen', (length / 2, width / 2), height)
     scene.primitives = _shell(rng, length, width, height)
-    for _ in range(4):
+    at_wall, on_floor = _FURNISHINGS['kitchen']
+    for _ in range(2):
         _against_wall(scene, rng, length, width, furniture.kitchen(rng))
+    _hang(scene, rng, stock, length, width)
+    counters = (furniture.fridge, furniture.cabinet, furniture.radiator)
+    seats = (furniture.table, furniture.chair, furniture.chair, furniture.bin_, furniture.person)
     _furnish(
         scene,
         rng,
         length,
         width,
-        (furniture.fridge, furniture.cabinet, furniture.radiator),
+        _makers(rng, stock, counters, at_wall),
+        7,
+        _makers(rng, stock, seats, on_floor),
         4,
-        (furniture.table, furniture.chair, furniture.chair, furniture.bin_, furniture.person),
-        5,
     )
     _lights(rng, scene, length, width, height)
     return scene
 
 
-def _corridor(rng):
+def _bathroom(rng, stock):
+    length, width, height = rng.uniform(2.2, 4), rng.uniform(2, 3.2), rng.uniform(2.3, 2.7)
+    scene = Scene('bathroom', (length / 2, width / 2), height)
+    scene.primitives = _shell(rng, length, width, height)
+    at_wall, on_floor = _FURNISHINGS['bathroom']
+    _hang(scene, rng, stock, length, width)
+    _furnish(
+        scene,
+        rng,
+        length,
+        width,
+        _makers(rng, stock, (furniture.cabinet, furniture.radiator), at_wall),
+        7,
+        _makers(rng, stock, (furniture.bin_,), on_floor),
+        2,
+    )
+    _lights(rng, scene, length, width, height)
+    return scene
+
+
+def _corridor(rng, stock):
     length, width, height = rng.uniform(8, 30), rng.uniform(1.5, 3), rng.uniform(2.3, 3)
     scene = Scene('corridor', (length / 2, width / 2), height)
     scene.primitives = _shell(rng, length, width, height)
+    at_wall, on_floor = _FURNISHINGS['corridor']
+    lining = (
+        furniture.cabinet,
+        furniture.radiator,
+        furniture.plant,
+        furniture.bin_,
+        furniture.chair,
+    )
+    loose = (furniture.person, furniture.carton, furniture.bin_)
+    _hang(scene, rng, stock, length, width)
     _furnish(
         scene,
         rng,
         length,
         width,
-        (furniture.cabinet, furniture.radiator, furniture.plant, furniture.bin_, furniture.chair),
-        4,
-        (furniture.person, furniture.carton, furniture.bin_),
-        3,
+        _makers(rng, stock, lining, at_wall),
+        int(rng.integers(0, 7)),
+        _makers(rng, stock, loose, on_floor),
+        int(rng.integers(0, 4)),
     )
     _lights(rng, scene, length, width, height)
     return scene
 
 
-def _hall(rng):
+def _hall(rng, stock):
     length, width, height = rng.uniform(12, 30), rng.uniform(10, 24), rng.uniform(4, 9)
     scene = Scene('hall', (length / 2, width / 2), height)
     scene.primitives = _shell(rng, length, width, height)
@@ -279,8 +362,11 @@ def _hall(rng):
             for y in (-width / 4, width / 4):
                 column = (_column(rng, height), 0.5, 0.5)
                 _put(scene, column, x, y, 0)
+    at_wall, on_floor = _FURNISHINGS['hall']
     racks = (furniture.rack, furniture.rack, furniture.carton, furniture.cabinet)
-    _furnish(scene, rng, length, width, racks, 7, racks[:1] + furniture.FLOOR_ITEMS, 14)
+    at_wall = _makers(rng, stock, racks, at_wall)
+    on_floor = _makers(rng, stock, racks[:1] + furniture.FLOOR_ITEMS, on_floor)
+    _furnish(scene, rng, length, width, at_wall, 8, on_floor, 14)
     _lights(rng, scene, length, width, height)
     scene.ambient = max(scene.ambient, 0.4)
     return scene
@@ -290,7 +376,7 @@ def _column(rng, height):
     return [furniture.box(0, 0, 0, 0.4, 0.4, height, _variant(rng, 'concrete', 'solid'))]
 
 
-def _outdoor(rng):
+def _outdoor(rng, stock):
     scene = Scene('outdoor', (18.0, 3.5), 100.0)
     road = rng.uniform(5, 9)
     scene.primitives = [
@@ -338,17 +424,19 @@ def _outdoor(rng):
                 )
             x += along + rng.choice([0, rng.uniform(1, 8)])
         for _ in range(9):
-            make = (
-                furniture.car,
-                furniture.tree,
-                furniture.tree,
-                furniture.person,
-                furniture.bin_,
-            )[rng.integers(5)]
-            y = side * (
-                road / 2 - 1.1 if make is furniture.car else road / 2 + rng.uniform(0.6, 1.6)
+            parked = rng.random() < 0.2
+            made = _makers(
+                rng,
+                stock,
+                (furniture.car,)
+                if parked
+                else (furniture.tree, furniture.tree, furniture.person, furniture.bin_),
+                ('vehicle',) if parked else ('garden', 'person'),
             )
-            _put(scene, make(rng), rng.uniform(-35, 35), y, rng.choice([0, math.pi]))
+            y = side * (road / 2 - 1.1 if parked else road / 2 + rng.uniform(0.6, 1.6))
+            item = made[rng.integers(len(made))](rng)
+            yaw = rng.choice([0, math.pi]) if parked else rng.uniform(0, 2 * math.pi)
+            _put(scene, item, rng.uniform(-35, 35), y, yaw)
     for _ in range(3):
         make = (furniture.person, furniture.carton)[rng.integers(2)]
         _put(scene, make(rng), *rng.uniform(-1, 1, 2) * (12, 2), rng.uniform(0, 6))
