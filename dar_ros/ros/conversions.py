@@ -66,8 +66,6 @@ def image_to_rgb(msg):
         )
     dtype, channels, code = _ENCODINGS[msg.encoding]
     height, width = msg.height, msg.width
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise FrameError(f'image size {width}x{height} is not within 1..{MAX_SIDE}')
     if (
         msg.encoding in _SUBSAMPLED
         and width % 2
@@ -76,7 +74,32 @@ def image_to_rgb(msg):
     ):
         raise FrameError(f'image size {width}x{height}: {msg.encoding} needs even sides')
     rows = height * 3 // 2 if msg.encoding in ('nv12', 'nv21') else height
-    row_bytes = width * channels * np.dtype(dtype).itemsize
+    pixels = _pixels(msg, dtype, channels, rows)
+    if dtype is _U16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    pixels = np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels)
+    return pixels if code is None else cv2.cvtColor(pixels, code)
+
+
+def image_to_metres(msg):
+    """
+    Depth image, 32FC1 (metres) or 16UC1 (millimetres), REP 118 -> float32 (H, W), none is NaN.
+    """
+    if msg.encoding == '16UC1':
+        raw = _pixels(msg, _U16, 1, msg.height)[..., 0]
+        return np.where(raw > 0, raw.astype(np.float32) / 1000, np.nan).astype(np.float32)
+    if msg.encoding == '32FC1':
+        return _pixels(msg, np.float32, 1, msg.height)[..., 0].astype(np.float32)
+    raise FrameError(f'depth encoding {msg.encoding!r} is neither 32FC1 nor 16UC1')
+
+
+def _pixels(msg, dtype, channels, rows):
+    """View (rows, W, channels) of an Image's data; sizes are checked before anything is read."""
+    height, width = msg.height, msg.width
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise FrameError(f'image size {width}x{height} is not within 1..{MAX_SIDE}')
+    order = np.dtype(dtype).newbyteorder('>' if msg.is_bigendian else '<')
+    row_bytes = width * channels * order.itemsize
     if msg.step < row_bytes:
         raise FrameError(
             f'step {msg.step} is less than a row of {width} {msg.encoding} pixels '
@@ -87,16 +110,11 @@ def image_to_rgb(msg):
             f'truncated image: {len(msg.data)} bytes, {width}x{height} {msg.encoding} with step '
             f'{msg.step} needs {msg.step * rows}'
         )
-    if msg.step % np.dtype(dtype).itemsize:
+    if msg.step % order.itemsize:
         raise FrameError(f'step {msg.step} is no multiple of the {msg.encoding} sample size')
-    order = np.dtype(dtype).newbyteorder('>' if msg.is_bigendian else '<')
     data = np.frombuffer(msg.data, np.uint8)
     strides = (msg.step, channels * order.itemsize, order.itemsize)
-    pixels = np.ndarray((rows, width, channels), order, data, strides=strides)
-    if dtype is _U16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    pixels = np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels)
-    return pixels if code is None else cv2.cvtColor(pixels, code)
+    return np.ndarray((rows, width, channels), order, data, strides=strides)
 
 
 def compressed_to_rgb(msg):

@@ -24,6 +24,7 @@ from dar_ros.geometry import Intrinsics
 VERSION = 2  # of the generator: raise it when a frame of some seed changes
 SHARD_FRAMES = 50
 VIEWS = 4  # pictures of a scene
+HANDS = 0.08  # share of pictures with somebody's hands before the camera
 POOL_SHARDS = 25  # in a row that share textures and meshes
 TEST_SEED = 20260101  # of the frozen test split
 
@@ -171,7 +172,7 @@ _renderers = {}
 def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
     """Yield the first `count` frames of a shard."""
     from dar_ros.simulation.renderer import Renderer
-    from dar_ros.simulation.scenes import camera_pose, make_scene
+    from dar_ros.simulation.scenes import camera_pose, hands, make_scene
     from dar_ros.simulation.stock import Stock
 
     rng = np.random.default_rng((seed, SPLITS[split].stream, shard))
@@ -187,12 +188,15 @@ def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
     made = 0
     while made < count:
         scene = make_scene(rng, rng.choice(list(kinds), p=list(kinds.values())), stock)
-        renderer.load(scene.primitives, scene.lights, scene.headlight, scene.ambient)
         views = 0
         for _ in range(VIEWS * 5):
             pose = camera_pose(rng, scene)
             if pose is None:
                 continue
+            reaching = hands(rng, pose) if rng.random() < HANDS else []
+            renderer.load(
+                reaching + scene.primitives, scene.lights, scene.headlight, scene.ambient
+            )
             frame = renderer.render(*pose)
             if not worth_keeping(frame.depth):
                 continue

@@ -1,8 +1,8 @@
 """
 True-size furniture: the meshes of Debian's and Ubuntu's package sweethome3d-furniture.
 
-Five libraries (`*.sh3f`, zip archives of Wavefront OBJ files with a catalogue of names and sizes in
-centimetres), CC0 and CC-BY 3.0: https://www.sweethome3d.com/importModels.jsp
+Five libraries (`*.sh3f`, zip archives of Wavefront OBJ files with a catalogue of names and sizes
+in centimetres), CC0 and CC-BY 3.0: https://www.sweethome3d.com/importModels.jsp
 """
 
 import io

@@ -318,7 +318,8 @@ def _xml(pool):
     lights = '<light pos="0 0 3" dir="0 0 -1" attenuation="1 0.05 0.01" cutoff="180"/>' * LIGHTS
     # extent 1 makes znear and zfar metres.
     return f"""<mujoco><statistic extent="1" center="0 0 0"/>
-      <visual><map znear="{NEAR}" zfar="{FAR}"/><quality shadowsize="1024" offsamples="0" numquads="8"/>
+      <visual><map znear="{NEAR}" zfar="{FAR}"/>
+      <quality shadowsize="1024" offsamples="0" numquads="8"/>
       <global offwidth="2048" offheight="2048"/></visual>
       <asset><texture type="skybox" builtin="gradient" rgb1="0.85 0.9 0.97" rgb2="0.55 0.7 0.93"
       width="128" height="128"/>{''.join(assets)}</asset>

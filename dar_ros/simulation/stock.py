@@ -55,7 +55,7 @@ class Stock:
         return Primitive(name, (0.0, 0.0, thing.elevation), (), 0.0, 'plain', color), thing
 
     def item(self, rng, role):
-        """One thing of a role, perhaps with small things on it; see `has`."""
+        """Make one thing of a role, perhaps with small things on it; see `has`."""
         part, thing = self._pick(rng, role)
         return self._laden(rng, part, thing), thing.depth, thing.width
 
@@ -72,7 +72,7 @@ class Stock:
         return parts
 
     def dining(self, rng):
-        """A table and the chairs of one kind around it."""
+        """Make a table and the chairs of one kind around it."""
         table, thing = self._pick(rng, 'table')
         parts = self._laden(rng, table, thing)
         if not self.has('chair'):
@@ -95,7 +95,7 @@ class Stock:
         return parts, thing.depth + seat.depth, thing.width + 0.3
 
     def desk(self, rng):
-        """A table with its back to the wall, and a chair before it."""
+        """Make a table with its back to the wall, and a chair before it."""
         table, thing = self._pick(rng, 'table')
         parts = self._laden(rng, table, thing)
         if self.has('chair') and rng.random() < 0.8:
@@ -105,7 +105,7 @@ class Stock:
         return parts, thing.depth, thing.width
 
     def lounge(self, rng):
-        """A sofa, and perhaps a low table before it."""
+        """Make a sofa, and perhaps a low table before it."""
         sofa, thing = self._pick(rng, 'sofa')
         parts = [sofa]
         if self.has('low') and rng.random() < 0.6:

@@ -1,0 +1,328 @@
+"""Real data sets, written here in each set's own layout; and what is made of a bag."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from dar_ros.errors import UsageError
+from dar_ros.evaluation.calibrate import fit_depth_scale
+from dar_ros.evaluation.datasets import matched_disparity, open_dataset
+from dar_ros.evaluation.evaluate import ause, bootstrap_interval, evaluate
+from dar_ros.geometry import Intrinsics
+from dar_ros.simulation.dataset import StoredFrame
+
+RNG = np.random.default_rng(5)
+
+
+def write_image(path, rows, columns, color=(10, 120, 240)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.zeros((rows, columns, 3), np.uint8) + np.array(color, np.uint8)
+    assert cv2.imwrite(str(path), image[..., ::-1])
+
+
+def write_depth(path, raw):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), raw.astype(np.uint16))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two frames: one with millimetres, one with an array; one camera for both."""
+    for name in ('a', 'b'):
+        write_image(tmp_path / 'image' / f'{name}.png', 4, 6)
+    raw = np.full((4, 6), 1500)
+    raw[0] = 0
+    write_depth(tmp_path / 'depth' / 'a.png', raw)
+    np.save(tmp_path / 'depth' / 'b.npy', np.full((4, 6), 2.5, np.float32))
+    camera = {'fx': 5.0, 'fy': 6.0, 'cx': 2.5, 'cy': 1.5}
+    (tmp_path / 'intrinsics.json').write_text(json.dumps(camera))
+    return tmp_path
+
+
+def test_folder(folder):
+    frames = open_dataset('folder', folder)
+    assert len(frames) == 2
+    first, second = frames[0], frames[1]
+    assert first.image[2, 2].tolist() == [10, 120, 240]
+    assert np.isnan(first.depth[0]).all() and np.allclose(first.depth[1:], 1.5)
+    assert np.allclose(second.depth, 2.5)
+    assert first.intrinsics == Intrinsics(5.0, 6.0, 2.5, 1.5)
+    (folder / 'intrinsics').mkdir()
+    (folder / 'intrinsics' / 'b.json').write_text('{"fx": 9, "fy": 9, "cx": 1, "cy": 1}')
+    assert open_dataset('folder', folder)[1].intrinsics.fx == 9
+
+
+@pytest.mark.parametrize(
+    ('break_it', 'message'),
+    [
+        (lambda f: (f / 'intrinsics.json').unlink(), 'intrinsics.json is missing'),
+        (lambda f: (f / 'intrinsics.json').write_text('{"fx": 1}'), 'fx, fy, cx, cy'),
+        (lambda f: (f / 'depth' / 'a.png').unlink(), 'a.png is missing'),
+        (lambda f: write_image(f / 'depth' / 'a.png', 4, 6), 'no 16-bit depth image'),
+        (lambda f: write_depth(f / 'depth' / 'a.png', np.ones((3, 6))), 'differ in size'),
+        (lambda f: (f / 'image').rename(f / 'images'), 'image is missing'),
+        (lambda f: (f / 'image' / 'a.png').write_bytes(b'x'), 'no readable image'),
+        (lambda f: np.save(f / 'depth' / 'b.npy', np.ones(3)), 'no float array'),
+    ],
+)
+def test_a_wrong_folder_is_refused_in_one_line(folder, break_it, message):
+    break_it(folder)
+    with pytest.raises(UsageError, match=message) as caught:
+        [open_dataset('folder', folder)[i] for i in range(2)]
+    assert '\n' not in str(caught.value)
+
+
+def test_nyu_crop_and_cap(tmp_path):
+    """Eigen crop rows 45:471, columns 41:601; 0 and what lies beyond 10 m are not scored."""
+    raw = np.full((480, 640), 3000)
+    raw[100, 100], raw[100, 101], raw[100, 102] = 0, 10001, 9999
+    write_image(tmp_path / 'bath' / 'rgb_00045.jpg', 480, 640)
+    write_depth(tmp_path / 'bath' / 'sync_depth_00045.png', raw)
+    (tmp_path / 'list.txt').write_text('/bath/rgb_00045.jpg /bath/sync_depth_00045.png 518.8579\n')
+    frame = open_dataset('nyu', tmp_path, tmp_path / 'list.txt')[0]
+    scored = np.isfinite(frame.depth)
+    assert scored.sum() == (471 - 45) * (601 - 41) - 2
+    assert scored[45, 41] and scored[470, 600] and not scored[44, 41] and not scored[45, 601]
+    assert frame.depth[100, 102] == pytest.approx(9.999)
+    assert frame.intrinsics.fx == pytest.approx(518.8579)
+
+
+def test_kitti_crops_and_skips(tmp_path):
+    """1216x352 from the bottom's middle, then Garg's crop: rows 143:349, columns 43:1172."""
+    image = tmp_path / '2011_09_26' / 'drive' / 'data' / '0000000069.png'
+    write_image(image, 375, 1242)
+    write_depth(tmp_path / 'gt' / '0000000069.png', np.full((375, 1242), 256 * 20))
+    name = image.relative_to(tmp_path)
+    (tmp_path / 'list.txt').write_text(
+        f'{name} gt/0000000069.png 721.5377\n{name} None 721.5377\n'
+    )
+    frames = open_dataset('kitti', tmp_path, tmp_path / 'list.txt')
+    assert len(frames) == 1
+    frame = frames[0]
+    assert frame.image.shape == (352, 1216, 3)
+    rows, columns = np.nonzero(np.isfinite(frame.depth))
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (143, 349, 43, 1172)
+    assert np.nanmax(frame.depth) == pytest.approx(20)
+    assert frame.intrinsics.cx == pytest.approx(1241 / 2 - 13)
+    (tmp_path / '2011_09_26' / 'calib_cam_to_cam.txt').write_text(
+        'P_rect_02: 721.5 0 609.5 44 0 720.5 172.8 0.2 0 0 1 0.002\n'
+    )
+    assert frames[0].intrinsics == Intrinsics(721.5, 720.5, 609.5 - 13, 172.8 - 23)
+
+
+def test_sunrgbd_unpacks_its_rotated_bits(tmp_path):
+    metres = np.array([[1.0, 7.9], [8.1, 0.0]])
+    packed = (metres * 1000).astype(np.uint16)
+    scene = tmp_path / 'kv1' / 'NYUdata' / 'NYU0001'
+    write_image(scene / 'image' / 'NYU0001.jpg', 2, 2)
+    write_depth(scene / 'depth_bfx' / 'NYU0001.png', (packed << 3) | (packed >> 13))
+    (scene / 'intrinsics.txt').write_text('520.5 0.0 250.3 0 519.4 218.3 0 0 1')
+    (tmp_path / 'split.txt').write_text('kv1/NYUdata/NYU0001\n')
+    frame = open_dataset('sunrgbd', tmp_path, tmp_path / 'split.txt')[0]
+    assert np.allclose(frame.depth, [[1.0, 7.9], [np.nan, np.nan]], equal_nan=True)
+    assert frame.intrinsics == Intrinsics(520.5, 519.4, 250.3, 218.3)
+    (scene / 'intrinsics.txt').unlink()
+    with pytest.raises(UsageError, match=r'intrinsics.txt is missing'):
+        open_dataset('sunrgbd', tmp_path, tmp_path / 'split.txt')
+
+
+@pytest.mark.parametrize('name', ['nyu', 'kitti', 'sunrgbd'])
+def test_lists_are_checked(tmp_path, name):
+    with pytest.raises(UsageError, match='--split-file'):
+        open_dataset(name, tmp_path)
+    with pytest.raises(UsageError, match=r'absent.txt is missing'):
+        open_dataset(name, tmp_path, tmp_path / 'absent.txt')
+    (tmp_path / 'list.txt').write_text('nowhere/a.png nowhere/b.png 500\n')
+    with pytest.raises(UsageError, match='nowhere.* is missing'):
+        open_dataset(name, tmp_path, tmp_path / 'list.txt')
+    if name != 'sunrgbd':
+        (tmp_path / 'list.txt').write_text('a.png b.png\n')
+        with pytest.raises(UsageError, match=r'line 1: `IMAGE DEPTH FOCAL`'):
+            open_dataset(name, tmp_path, tmp_path / 'list.txt')
+    with pytest.raises(UsageError, match='--data'):
+        open_dataset(name, None)
+
+
+def test_stereo_finds_planes_of_known_disparity(tmp_path):
+    """A textured wall 10 pixels apart and a box 40 apart in front of it, f * b = 30 px m."""
+    noise = cv2.GaussianBlur(RNG.integers(0, 255, (240, 500)).astype(np.uint8), (0, 0), 1.0)
+    left, right = noise[:, 100:420].copy(), noise[:, 110:430].copy()
+    box = cv2.GaussianBlur(RNG.integers(0, 255, (100, 100)).astype(np.uint8), (0, 0), 1.0)
+    left[70:170, 160:260], right[70:170, 120:220] = box, box
+    disparity = matched_disparity(left, right)
+    assert np.nanmedian(disparity[:60]) == pytest.approx(10, abs=0.3)
+    assert np.nanmedian(disparity[80:160, 170:250]) == pytest.approx(40, abs=0.3)
+    cv2.imwrite(str(tmp_path / 'x_left.png'), left)
+    cv2.imwrite(str(tmp_path / 'x_right.png'), right)
+    camera = {'fx': 300, 'cx0': 160, 'cx1': 160, 'cy': 120, 'baseline_meters': 0.1}
+    (tmp_path / 'camera.json').write_text(json.dumps(camera))
+    frame = open_dataset('stereo', tmp_path)[0]
+    assert np.nanmedian(frame.depth[:60]) == pytest.approx(3.0, rel=0.03)
+    assert np.nanmedian(frame.depth[80:160, 170:250]) == pytest.approx(0.75, rel=0.03)
+    # A point that only the left camera sees, beside the box, has no match.
+    assert np.isnan(frame.depth[80:160, 135:155]).mean() > 0.5
+
+
+class Told:
+    """A pipeline that says the truth times a factor, with a sigma, as told by the test."""
+
+    def __init__(self, pipeline, frames, factor):
+        self.bundle, self.backend, self.factor = pipeline.bundle, pipeline.backend, factor
+        self.truth = {frame.image.tobytes(): frame.depth for frame in frames}
+
+    def __call__(self, image, intrinsics, settings):
+        from dar_ros.pipeline import DepthFrame
+
+        depth = self.truth[np.ascontiguousarray(image).tobytes()] * self.factor
+        return DepthFrame(depth, 0.2 * depth, intrinsics, 1)
+
+    def per_step(self, image, intrinsics, settings):
+        steps = settings.num_steps or self.bundle.num_steps
+        return [self(image, intrinsics, settings) for _ in range(steps)]
+
+
+def made_frames():
+    frames = []
+    for i in range(4):
+        image = np.full((12, 16, 3), i, np.uint8)
+        depth = np.full((12, 16), 1.5 + i, np.float32)
+        frames.append(StoredFrame(image, depth, Intrinsics.from_fov(70, 16, 12)))
+    return frames
+
+
+def test_the_report_of_a_model_that_is_off_by_a_factor(pipeline):
+    """Depth 25 % too far: abs_rel 0.25, d1 0 at its border, nothing after median scaling."""
+    frames = made_frames()
+    report = evaluate(Told(pipeline, frames, 1.25), frames, progress=False)
+    assert report['abs_rel'] == pytest.approx(0.25, abs=1e-6)
+    assert report['abs_rel_median_scaled'] == pytest.approx(0, abs=1e-6)
+    assert report['within_sigma'] == 1.0  # the error is sigma
+    assert report['abs_rel_interval'] == pytest.approx([0.25, 0.25], abs=1e-6)
+    by_depth = {b['from']: b for b in report['abs_rel_by_depth']}
+    assert by_depth[1]['pixels'] == 12 * 16 and by_depth[3]['pixels'] == 2 * 12 * 16
+    assert by_depth[1]['abs_rel'] == pytest.approx(0.25, abs=1e-6)
+    assert by_depth[20]['abs_rel'] is None
+
+
+def test_mirrored_images_are_averaged(pipeline):
+    """A pipeline that answers 1 m for an image and 3 m for its mirror image: 2 m."""
+
+    class Two(Told):
+        def __call__(self, image, intrinsics, settings):
+            frame = super().__call__(np.sort(image, 1), intrinsics, settings)
+            frame.depth = np.full((12, 16), 1.0 if image[0, 0, 0] == 0 else 3.0, np.float32)
+            self.principal = intrinsics.cx
+            return frame
+
+    image = np.repeat(np.repeat(np.arange(16, dtype=np.uint8)[None, :, None], 12, 0), 3, 2)
+    frame = StoredFrame(image, np.full((12, 16), 2.0, np.float32), Intrinsics(10, 10, 5, 6))
+    told = Two(pipeline, [frame], 1.0)
+    assert evaluate(told, [frame], progress=False)['abs_rel'] == pytest.approx(0.5)
+    assert evaluate(told, [frame], progress=False, flip=True)['abs_rel'] == pytest.approx(0)
+    assert told.principal == 10
+
+
+def test_ause_by_hand():
+    error = np.array([4.0, 1.0, 3.0, 2.0])
+    assert ause(error, error, 4) == 0
+    # Kept 4, 3, 2, 1 of the wrong order: means 2.5, 3, 3.5, 4; of the right one: 2.5, 2, 1.5, 1.
+    assert ause(error, -error, 4) == pytest.approx(np.mean([0, 1, 2, 3]))
+
+
+def test_the_bootstrap_covers_the_mean_and_narrows():
+    few, many = (bootstrap_interval(list(RNG.normal(1, 0.5, n))) for n in (10, 1000))
+    assert few[0] < 1.2 and few[1] > 0.8
+    assert many[1] - many[0] < 0.5 * (few[1] - few[0])
+    assert bootstrap_interval([]) is None
+
+
+def test_calibrate_finds_the_factor(pipeline):
+    frames = made_frames()
+    report = fit_depth_scale(Told(pipeline, frames, 0.8), frames, progress=False)
+    assert report['depth_scale'] == pytest.approx(1.25)
+    assert report['abs_rel_before'] == pytest.approx(0.2)
+    assert report['abs_rel_after'] == pytest.approx(0, abs=1e-6)
+    assert report['frames'] == 4
+    for frame in frames:
+        frame.depth[:] = np.nan
+    with pytest.raises(UsageError, match='no frame has depth'):
+        fit_depth_scale(Told(pipeline, frames, 0.8), frames, progress=False)
+
+
+@pytest.fixture
+def bag(tmp_path):
+    """
+    Six images at 10 Hz, depth 5 ms later and none for the third; the second image is truncated.
+    """
+    pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+    pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.LATEST)
+    types = store.types
+    path = tmp_path / 'drive'
+
+    def header(ns):
+        time = types['builtin_interfaces/msg/Time'](ns // 10**9, ns % 10**9)
+        return types['std_msgs/msg/Header'](time, 'camera')
+
+    def image(ns, encoding, data, size, step):
+        kind = types['sensor_msgs/msg/Image']
+        return kind(header(ns), *size, encoding, 0, step, np.frombuffer(data, np.uint8))
+
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topics = {}
+        for topic, kind in (('/rgb', 'Image'), ('/depth', 'Image'), ('/info', 'CameraInfo')):
+            name = f'sensor_msgs/msg/{kind}'
+            topics[topic] = writer.add_connection(topic, name, typestore=store), name
+
+        def write(topic, ns, message):
+            connection, name = topics[topic]
+            writer.write(connection, ns, store.serialize_cdr(message, name))
+
+        roi = types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+        k = np.array([50.0, 0, 15.5, 0, 50, 11.5, 0, 0, 1])
+        info = types['sensor_msgs/msg/CameraInfo']
+        for i in range(6):
+            ns = 10**9 + i * 10**8
+            write(
+                '/info',
+                ns,
+                info(
+                    header(ns), 24, 32, 'plumb_bob', np.zeros(5), k, np.eye(3).ravel(),
+                    np.zeros(12), 0, 0, roi,
+                ),
+            )  # fmt: skip
+            rgb = np.full((24, 32, 3), 40 * i, np.uint8).tobytes()
+            write('/rgb', ns, image(ns, 'rgb8', rgb if i != 1 else rgb[:99], (24, 32), 96))
+            if i != 2:
+                millimetres = np.full((24, 32), 1000 + i, np.uint16)
+                later = ns + 5 * 10**6
+                message = image(later, '16UC1', millimetres.tobytes(), (24, 32), 64)
+                write('/depth', later, message)
+    return path
+
+
+def test_a_bag_becomes_a_data_set(bag, tmp_path):
+    from dar_ros.ros.extract import extract
+
+    topics = ('/rgb', '/depth', '/info')
+    out = tmp_path / 'mine'
+    assert extract(bag, topics, out) == 4
+    frames = open_dataset('folder', out)
+    values = [(int(f.image[0, 0, 0]), round(float(f.depth[0, 0]), 3)) for f in frames]
+    assert values == [(0, 1.0), (120, 1.003), (160, 1.004), (200, 1.005)]
+    assert frames[0].intrinsics == Intrinsics(50, 50, 15.5, 11.5)
+    assert extract(bag, topics, tmp_path / 'half', every=2) == 2
+    with pytest.raises(UsageError, match='no image with depth'):
+        extract(bag, topics, tmp_path / 'none', slop=0.001)
+    with pytest.raises(UsageError, match='has no topic /nope'):
+        extract(bag, ('/nope', '/depth', '/info'), tmp_path / 'none')
+    with pytest.raises(UsageError, match='no such bag'):
+        extract(tmp_path / 'absent', topics, tmp_path / 'none')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UsageError, match='cannot be read'):
+        extract(tmp_path / 'empty', topics, tmp_path / 'none')
