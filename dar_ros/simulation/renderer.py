@@ -231,6 +231,7 @@ class Renderer:
             self.scene,
         )
         self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = bool(model.light_castshadow.any())
+        self.gl.make_current()  # another renderer may have been used since
         mujoco.mjr_render(self.viewport, self.scene, self.context)
         image = np.empty((self.height, self.width, 3), np.uint8)
         raw = np.empty((self.height, self.width), np.float32)
