@@ -68,6 +68,14 @@ def test_a_box_of_known_size_is_seen_at_its_size(renderer):
     assert front[:, 40].sum() == pytest.approx(frame.intrinsics.fy / 2, abs=1.01)
 
 
+def test_the_sky_is_infinitely_far_in_every_direction(renderer):
+    renderer.load([], [])
+    for yaw in np.linspace(0, 6, 9):
+        for pitch in (-0.5, 0.0, 0.6):
+            frame = renderer.render((0, 0, 1), yaw, pitch, 0.1, 110)
+            assert np.isinf(frame.depth).all()
+
+
 def test_the_image_is_upright_and_rgb(renderer):
     renderer.load(
         [Primitive(BOX, (3, 0, -1), (9, 9, 1), color=(0.9, 0.05, 0.05))],

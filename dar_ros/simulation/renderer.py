@@ -34,8 +34,10 @@ except (
 
 BOX, CYLINDER, ELLIPSOID, CAPSULE = 'box', 'cylinder', 'ellipsoid', 'capsule'
 POOL = {BOX: 230, CYLINDER: 50, ELLIPSOID: 40, CAPSULE: 20}
-NEAR, FAR = 0.03, 200.0  # metres
-SKY = 0.55 * FAR  # MuJoCo draws the sky box from FAR / sqrt(3) on; no scene is as large
+NEAR, FAR = 0.03, 1000.0  # metres
+# MuJoCo draws the sky as a box of half side FAR / sqrt(3). Towards the corner of a wide picture its
+# depth along the optical axis is half of that; scenes end at 150 m.
+SKY = 0.25 * FAR
 LIGHTS = 3
 UNUSED = (0.0, 0.0, -500.0)
 SHOWN, HIDDEN = 0, 5  # geom groups
