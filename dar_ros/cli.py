@@ -15,6 +15,7 @@ REAL_DATASETS = ('folder', 'nyu', 'kitti', 'sunrgbd', 'stereo')  # of dar_ros.ev
 INSTALL = {
     'torch': 'pip install "dar_ros[train]"',
     'timm': 'pip install "dar_ros[train]"',
+    'lightning_fabric': 'pip install "dar_ros[train]"',
     'onnx': 'pip install "dar_ros[train]"',
     'onnxscript': 'pip install "dar_ros[train]"',
     'safetensors': 'pip install "dar_ros[train]"',
@@ -107,6 +108,9 @@ def build_parser():
         '--resume', action='store_true', help='continue from the last checkpoint, exactly'
     )
     sub.add_argument('--out', help="folder for checkpoints and log (default: the file's)")
+    sub.add_argument(
+        '--minutes', type=float, default=0.0, help='stop after that time, to be resumed; 0: never'
+    )
 
     sub = command(
         'export',
@@ -281,7 +285,8 @@ def train(arguments):
     """`dar train`."""
     from dar_ros.training.train import train as run
 
-    print(f'best checkpoint: {run(arguments.config, arguments.resume, arguments.out)}')
+    best = run(arguments.config, arguments.resume, arguments.out, arguments.minutes)
+    print(f'best checkpoint: {best}' if best else 'stopped in time: continue with --resume')
 
 
 def export(arguments):

@@ -15,7 +15,13 @@ pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
-from dar_ros.model.checkpoint import load_checkpoint
+from dar_ros.model.checkpoint import (
+    load_checkpoint,
+    load_tensors,
+    recovered,
+    replaced,
+    save_tensors,
+)
 from dar_ros.model.dar import DAR, Upsampled
 from dar_ros.model.presets import PRESETS
 from dar_ros.model.pretrained import load_imagenet_encoder
@@ -222,6 +228,104 @@ def test_resume_is_exact(config, tmp_path):
     assert pieces[5:] == whole[3:] and len(whole) == 7
     a, b = (load_checkpoint(tmp_path / name / 'last')[0].state_dict() for name in ('run', 'cut'))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_in_pieces_is_the_same_run(config, tmp_path):
+    """Stopped for time at every iteration, with an average of the weights and two parts a batch."""
+    config = replace(config, ema=0.9, accumulate=2, stages=(replace(config.stages[0], batch=4),))
+    Trainer(config).run()
+    pieces = replace(config, out=str(tmp_path / 'pieces'))
+    assert Trainer(pieces, minutes=1e-9).run() is None
+    for _ in range(2):
+        assert Trainer(pieces, resume=True, minutes=1e-9).run() is None
+    assert Trainer(pieces, resume=True, minutes=1e-9).run() == tmp_path / 'pieces' / 'best'
+    assert rows(tmp_path / 'pieces' / 'log.csv') == rows(tmp_path / 'run' / 'log.csv')
+    for name in ('best', 'last'):
+        a, b = (load_checkpoint(tmp_path / run / name)[0] for run in ('run', 'pieces'))
+        assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    best, last = (load_checkpoint(tmp_path / 'run' / name)[0] for name in ('best', 'last'))
+    assert not torch.equal(best.position, last.position)  # the average is kept, not the weights
+    files = [p for p in (tmp_path / 'pieces').rglob('*') if p.is_file()]
+    assert all(p.stat().st_size < 16e6 for p in files)
+
+
+def test_parts_of_a_batch_add_up_to_it(config, tmp_path):
+    """Accumulated over two parts, the loss curve is that of the whole batch."""
+    whole = replace(config, stages=(replace(config.stages[0], batch=4),))
+    parts = replace(whole, accumulate=2, out=str(tmp_path / 'parts'))
+    for each in (whole, parts):
+        Trainer(each).run()
+    curves = [
+        [float(loss) for _, _, loss in rows(Path(c.out) / 'log.csv')] for c in (whole, parts)
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+
+
+def test_two_processes_train_as_one(config, tmp_path):
+    """Torchrun with two processes and the same global batch: the same losses, to 1e-3."""
+    import subprocess
+    import sys
+
+    import yaml
+
+    data = {
+        'name': 'test',
+        'train_data': config.train_data,
+        'val_data': config.val_data,
+        'model': MODEL,
+        'init': 'random',
+        'validate_every': 4,
+        'stages': [{'size': [32, 48], 'iterations': 4, 'batch': 4}],
+    }
+    curves = []
+    for name, launch in (
+        ('one', [sys.executable]),
+        (
+            'two',
+            [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2'],
+        ),
+    ):
+        path = tmp_path / f'{name}.yaml'
+        path.write_text(yaml.safe_dump({**data, 'out': str(tmp_path / name)}))
+        done = subprocess.run(
+            [*launch, '-m', 'dar_ros.cli', 'train', '--config', str(path)],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        curves.append([float(loss) for _, _, loss in rows(tmp_path / name / 'log.csv')])
+        assert (tmp_path / name / 'best' / 'model.safetensors').exists()
+    assert len(curves[0]) == 4
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+
+
+def test_a_batch_that_does_not_divide_is_refused(config):
+    with pytest.raises(UsageError, match='does not divide'):
+        Trainer(replace(config, accumulate=2))
+
+
+def test_large_tensors_are_cut_into_files(tmp_path):
+    tensors = {f't{i}': torch.full((1000, 1000), float(i)) for i in range(9)}
+    save_tensors(tmp_path, 'model', tensors)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ['model-1.safetensors', 'model-2.safetensors', 'model.safetensors']
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 16e6
+    read = load_tensors(tmp_path, 'model')
+    assert all(torch.equal(read[key], tensors[key]) for key in tensors)
+
+
+def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path):
+    folder = tmp_path / 'last'
+    with replaced(folder) as new:
+        (new / 'a').write_text('1')
+    with pytest.raises(OSError), replaced(folder) as new:
+        (new / 'a').write_text('2')
+        raise OSError
+    assert (recovered(folder) / 'a').read_text() == '1'
+    folder.rename(tmp_path / 'last.old')  # between the two renames
+    assert (recovered(folder) / 'a').read_text() == '1'
 
 
 def test_training_learns(config):

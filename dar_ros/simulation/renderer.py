@@ -35,8 +35,8 @@ except (
 BOX, CYLINDER, ELLIPSOID, CAPSULE = 'box', 'cylinder', 'ellipsoid', 'capsule'
 POOL = {BOX: 230, CYLINDER: 50, ELLIPSOID: 40, CAPSULE: 20}
 NEAR, FAR = 0.03, 1000.0  # metres
-# MuJoCo draws the sky as a box of half side FAR / sqrt(3). Towards the corner of a wide picture its
-# depth along the optical axis is half of that; scenes end at 150 m.
+# MuJoCo draws the sky as a box of half side FAR / sqrt(3). Towards the corner of a wide picture
+# its depth along the optical axis is half of that; scenes end at 150 m.
 SKY = 0.25 * FAR
 LIGHTS = 3
 UNUSED = (0.0, 0.0, -500.0)

@@ -54,7 +54,10 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validate_every: int = 500
     validation_frames: int = 200
-    workers: int = 0  # processes that load samples
+    workers: int = 0  # processes that load samples, for each process that trains
+    precision: str = '32-true'  # or bf16-mixed, 16-mixed: Lightning Fabric's names
+    accumulate: int = 1  # parts that every process cuts its share of a batch into
+    ema: float = 0.0  # decay of an average of the weights, which is validated and kept; 0: off
 
     @property
     def iterations(self):
@@ -100,6 +103,8 @@ def parse_config(data, source='training configuration'):
         raise UsageError(f'{source}: setting {error} is missing') from None
     except TypeError as error:
         raise UsageError(f'{source}: {str(error).split("__init__() ")[-1]}') from None
+    if config.accumulate < 1 or not 0 <= config.ema < 1:
+        raise UsageError(f'{source}: accumulate must be at least 1, ema at least 0 and below 1')
     for kind, section in ((OptimizerConfig, config.optimizer), (RangeConfig, config.ranges)):
         for item in fields(kind):
             if isinstance(getattr(section, item.name), str):  # YAML reads 1e-4 as text

@@ -40,20 +40,26 @@ def silog(error, valid, alpha, beta):
     Scale-invariant log loss, mean over images of alpha * sqrt(mean(g^2) - beta * mean(g)^2).
 
     `error` g = log D - log D_gt and `valid` are (B, 1, H, W). Per image, so that the global batch
-    may be cut over processes. An image without valid pixels counts nothing.
+    may be cut over processes. An image without valid pixels costs nothing.
     """
     count = valid.sum((1, 2, 3))
     error = torch.where(valid, error, 0.0)
     divisor = count.clamp(min=1)
     mean, square = error.sum((1, 2, 3)) / divisor, error.square().sum((1, 2, 3)) / divisor
     loss = alpha * torch.sqrt((square - beta * mean.square()).clamp(min=0) + 1e-6)
-    return (loss * (count > 0)).sum() / (count > 0).sum().clamp(min=1)
+    return torch.where(count > 0, loss, 0.0).mean()
 
 
 def laplace_nll(error, log_scale, valid):
     """Negative log likelihood of the log-depth error (detached) under a Laplace distribution."""
     nll = error.detach().abs() * torch.exp(-log_scale) + log_scale
-    return torch.where(valid, nll, 0.0).sum() / valid.sum().clamp(min=1)
+    return image_mean(nll, valid)
+
+
+def image_mean(values, counted):
+    """Mean over images of the mean over `counted` pixels; (B, 1, H, W) both."""
+    total = torch.where(counted, values, 0.0).sum((1, 2, 3))
+    return (total / counted.sum((1, 2, 3)).clamp(min=1)).mean()
 
 
 def step_losses(upsampled, depth, depth_min, depth_max, bin_space, config):
@@ -70,13 +76,12 @@ def step_losses(upsampled, depth, depth_min, depth_max, bin_space, config):
         upsampled.depth if bin_space == 'log' else torch.log(upsampled.depth.clamp(min=1e-3))
     )
     error = predicted - target
-    known = classes.squeeze(1).long()
-    known[known == UNKNOWN] = -100  # cross_entropy's ignored class
+    known = classes != UNKNOWN
+    wanted = torch.where(known, classes, 0).squeeze(1).long()
+    surprise = F.cross_entropy(upsampled.range_logits, wanted, reduction='none')[:, None]
     return {
         'depth': silog(error, valid, config.alpha, config.beta),
-        'range': F.cross_entropy(upsampled.range_logits, known, ignore_index=-100)
-        if (known >= 0).any()
-        else upsampled.range_logits.sum() * 0,
+        'range': image_mean(surprise, known),
         'scale': laplace_nll(error, upsampled.log_scale, valid),
     }
 

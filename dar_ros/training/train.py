@@ -1,6 +1,9 @@
-"""`dar train`: one process, exact resume, checkpoints in safetensors."""
+"""`dar train`: one process or many (Lightning Fabric), exact resume, safetensors."""
 
+import copy
 import csv
+import itertools
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -8,14 +11,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dar_ros.errors import UsageError
 from dar_ros.model.checkpoint import (
     load_checkpoint,
+    load_tensors,
     read_json,
+    recovered,
+    replaced,
     save_checkpoint,
     save_tensors,
     write_json,
@@ -32,18 +38,65 @@ from dar_ros.training.statistics import row_medians, sigma_factors
 LOG_FIELDS = ('iteration', 'size', 'rate', 'loss', 'depth_loss', 'range_loss', 'scale_loss')
 
 
-def train(config_path, resume=False, out=None):
-    """Train by a YAML file; returns the folder of the best checkpoint."""
+def train(config_path, resume=False, out=None, minutes=0.0):
+    """
+    Train by a YAML file; returns the folder of the best checkpoint, None if it stopped before.
+
+    Under torchrun every process calls this: torchrun --nproc-per-node N -m dar_ros.cli train ...
+    """
     config = load_config(config_path, {'out': out} if out else None)
-    return Trainer(config, resume).run()
+    return Trainer(config, resume, minutes).run()
+
+
+class LossModule(torch.nn.Module):
+    """The network and its losses in one forward, as data-parallel training wants it."""
+
+    def __init__(self, model, loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, image, depth, depth_min, depth_max):
+        """Return the loss of a batch, and the last step's terms."""
+        outputs, encoded = self.model(image, depth_min, depth_max)
+        space = self.model.config.bin_space
+        per_step = [
+            step_losses(
+                self.model.upsample(output, encoded.upsample_mask),
+                depth,
+                depth_min,
+                depth_max,
+                space,
+                self.loss,
+            )
+            for output in outputs
+        ]
+        return total_loss(per_step, self.loss), per_step[-1]
 
 
 class Trainer:
-    """A run: model, optimizer and position. Everything it saves is under config.out."""
+    """
+    A run: model, optimizer and position. Everything it saves is under config.out.
 
-    def __init__(self, config, resume=False):
+    `minutes` ends the process after that time, with a checkpoint to --resume from; 0: never.
+    """
+
+    def __init__(self, config, resume=False, minutes=0.0):
         self.config, self.out = config, Path(config.out)
-        self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        self.deadline = time.monotonic() + 60 * minutes if minutes else float('inf')
+        self.fabric = Fabric(
+            devices=int(os.environ.get('LOCAL_WORLD_SIZE', 1)),
+            num_nodes=int(os.environ.get('GROUP_WORLD_SIZE', 1)),
+            strategy='ddp' if 'LOCAL_WORLD_SIZE' in os.environ else 'auto',
+            precision=config.precision,
+        )
+        self.fabric.launch()
+        self.device, self.leads = self.fabric.device, self.fabric.is_global_zero
+        for stage in config.stages:
+            if stage.batch % (self.fabric.world_size * config.accumulate):
+                raise UsageError(
+                    f'a batch of {stage.batch} does not divide into {self.fabric.world_size} '
+                    f'processes of {config.accumulate} parts'
+                )
         cv2.setNumThreads(1)
         torch.manual_seed(config.seed)
         self.train_frames = SimDataset(config.train_data)
@@ -52,6 +105,7 @@ class Trainer:
             self.val_frames, every(self.val_frames, config.validation_frames)
         )
         self.model = initial_model(config).to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.iteration, self.best = 0, float('inf')
         if resume:
@@ -60,7 +114,15 @@ class Trainer:
             raise UsageError(
                 f'{self.out} holds a run: continue it with --resume, or name another --out'
             )
+        self.losses, self.optimizer = self.fabric.setup(
+            LossModule(self.model, config.loss), self.optimizer
+        )
         self.out.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def kept(self):
+        """The network that is validated and kept: the average if there is one."""
+        return self.average if self.average is not None else self.model
 
     def run(self):
         """Train to the end of the last stage, then fit what is fitted after training."""
@@ -69,19 +131,24 @@ class Trainer:
             initial=self.iteration,
             desc=self.config.name,
             mininterval=5,
+            disable=not self.leads,
         )
         begin = 0
         for number, stage in enumerate(self.config.stages):
             end = begin + stage.iterations
-            if self.iteration < end:
-                self.run_stage(number, stage, self.iteration - begin, progress)
+            if self.iteration < end and not self.run_stage(
+                number, stage, self.iteration - begin, progress
+            ):
+                return None
             begin = end
         progress.close()
-        self.finish()
+        if self.leads:
+            self.finish()
+        self.fabric.barrier()
         return self.out / 'best'
 
     def run_stage(self, number, stage, done, progress):
-        """Run iterations `done` to the last of one stage."""
+        """Run iterations `done` to the last of one stage; whether there was time for all."""
         config = self.config
         samples = TrainingSamples(
             self.train_frames,
@@ -92,53 +159,69 @@ class Trainer:
             (config.seed, number),
             stage.iterations * stage.batch,
         )
-        remaining = Subset(samples, range(done * stage.batch, len(samples)))
-        loader = DataLoader(remaining, stage.batch, num_workers=config.workers)
-        for batch in loader:
-            record = self.iterate([tensor.to(self.device) for tensor in batch])
+        # Of every batch a process loads one stretch, in `accumulate` parts.
+        share = stage.batch // self.fabric.world_size
+        numbers = np.arange(done * stage.batch, len(samples)).reshape(-1, stage.batch)
+        first = self.fabric.global_rank * share
+        mine = Subset(samples, numbers[:, first : first + share].ravel().tolist())
+        loader = iter(DataLoader(mine, share // config.accumulate, num_workers=config.workers))
+        for _ in numbers:
+            record = self.iterate(itertools.islice(loader, config.accumulate))
             self.log(stage, record)
             progress.update()
             progress.set_postfix(loss=f'{record["loss"]:.3f}', refresh=False)
-            if self.iteration % config.validate_every == 0 or self.iteration == config.iterations:
+            late = self.fabric.broadcast(time.monotonic() > self.deadline)
+            last = self.iteration == config.iterations
+            if self.iteration % config.validate_every == 0 or last:
                 self.checkpoint(stage.size)
+            elif late:
+                self.save_last()
+            if late and not last:
+                return False
+        return True
 
-    def iterate(self, batch):
-        """One optimizer step; returns the scalars to log."""
-        image, depth, depth_min, depth_max = batch
+    def iterate(self, parts):
+        """One optimizer step on `accumulate` parts of a batch; returns the scalars to log."""
         config = self.config
-        self.model.train()
+        self.losses.train()
         rate = learning_rate(self.iteration, config.iterations, config.optimizer)
         for group in self.optimizer.param_groups:
             group['lr'] = rate * group['scale']
-        outputs, encoded = self.model(image, depth_min, depth_max)
-        per_step = [
-            step_losses(
-                self.model.upsample(output, encoded.upsample_mask),
-                depth,
-                depth_min,
-                depth_max,
-                config.model.bin_space,
-                config.loss,
-            )
-            for output in outputs
-        ]
-        loss = total_loss(per_step, config.loss)
-        if not torch.isfinite(loss):
-            raise RuntimeError(f'the loss is {loss.item()} at iteration {self.iteration}')
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
+        records = []
+        for part, batch in enumerate(parts, 1):
+            waits = part < config.accumulate
+            with self.fabric.no_backward_sync(self.losses, enabled=waits):
+                loss, last = self.losses(*(tensor.to(self.device) for tensor in batch))
+                self.fabric.backward(loss / config.accumulate)
+            records.append(torch.stack([loss.detach(), *(v.detach() for v in last.values())]))
+        record = self.fabric.all_reduce(torch.stack(records).mean(0), reduce_op='mean')
+        if not torch.isfinite(record[0]):
+            raise RuntimeError(f'the loss is {record[0].item()} at iteration {self.iteration}')
+        self.fabric.clip_gradients(self.losses, self.optimizer, max_norm=config.optimizer.clip)
         self.optimizer.step()
         self.iteration += 1
-        last = per_step[-1]
-        return {
-            'rate': rate,
-            'loss': loss.item(),
-            **{f'{name}_loss': value.item() for name, value in last.items()},
-        }
+        if self.average is not None:
+            self.update_average()
+        names = ('loss', *(f'{name}_loss' for name in last))
+        return {'rate': rate, **dict(zip(names, record.tolist()))}
+
+    @torch.no_grad()
+    def update_average(self):
+        """Move the average towards the weights; faster at first, when it knows little."""
+        decay = min(self.config.ema, (1 + self.iteration) / (10 + self.iteration))
+        for average, value in zip(
+            self.average.state_dict().values(), self.model.state_dict().values()
+        ):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
 
     def log(self, stage, record):
         """Append to log.csv."""
+        if not self.leads:
+            return
         path = self.out / 'log.csv'
         new = not path.exists()
         with path.open('a', newline='') as file:
@@ -157,53 +240,68 @@ class Trainer:
         """
         Validate; save `last`, and `best` when the last step's abs_rel on the validation set fell.
         """
-        metrics = validate(self.model, self.check_frames, size)
-        record = {
-            'training': asdict(self.config),
-            'iteration': self.iteration,
-            'validation': metrics,
-        }
-        tqdm.write(
-            f'{self.config.name} {self.iteration} {size}: abs_rel per step '
-            + ' '.join(f'{value:.4f}' for value in metrics['abs_rel'])
-            + f', d1 {metrics["d1"][-1]:.3f}'
-        )
-        # Sizes are not compared with each other: a new stage begins a new contest.
-        self.best = self.best if getattr(self, 'best_size', size) == size else float('inf')
-        self.best_size = size
-        if metrics['abs_rel'][-1] <= self.best:
-            self.best = metrics['abs_rel'][-1]
-            save_checkpoint(self.out / 'best', self.model, record)
-        save_checkpoint(self.out / 'last', self.model, record)
-        save_tensors(self.out / 'last' / 'optimizer.safetensors', flat_state(self.optimizer))
-        write_json(
-            self.out / 'last' / 'state.json',
-            {'iteration': self.iteration, 'best': self.best, 'best_size': self.best_size},
-        )
+        if self.leads:
+            metrics = validate(self.kept, self.check_frames, size)
+            record = {
+                'training': asdict(self.config),
+                'iteration': self.iteration,
+                'validation': metrics,
+            }
+            tqdm.write(
+                f'{self.config.name} {self.iteration} {size}: abs_rel per step '
+                + ' '.join(f'{value:.4f}' for value in metrics['abs_rel'])
+                + f', d1 {metrics["d1"][-1]:.3f}'
+            )
+            # Sizes are not compared with each other: a new stage begins a new contest.
+            same = getattr(self, 'best_size', size) == size
+            self.best, self.best_size = self.best if same else float('inf'), size
+            if metrics['abs_rel'][-1] <= self.best:
+                self.best = metrics['abs_rel'][-1]
+                with replaced(self.out / 'best') as folder:
+                    save_checkpoint(folder, self.kept, record)
+        self.save_last()
+
+    def save_last(self):
+        """Save what a run continues from."""
+        if self.leads:
+            with replaced(self.out / 'last') as folder:
+                record = {'training': asdict(self.config), 'iteration': self.iteration}
+                save_checkpoint(folder, self.model, record)
+                save_tensors(folder, 'optimizer', flat_state(self.optimizer))
+                if self.average is not None:
+                    save_tensors(folder, 'average', self.average.state_dict())
+                state = {
+                    'iteration': self.iteration,
+                    'best': self.best,
+                    'best_size': getattr(self, 'best_size', None),
+                }
+                write_json(folder / 'state.json', state)
+        self.fabric.barrier()
 
     def load_state(self):
         """Continue from `last`, exactly."""
-        folder = self.out / 'last'
+        folder = recovered(self.out / 'last')
         model, _ = load_checkpoint(folder)
         self.model.load_state_dict(model.state_dict())
-        restore_state(self.optimizer, load_file(folder / 'optimizer.safetensors'))
+        restore_state(self.optimizer, load_tensors(folder, 'optimizer'))
+        if self.average is not None:
+            self.average.load_state_dict(load_tensors(folder, 'average'))
         state = read_json(folder / 'state.json')
-        self.iteration, self.best, self.best_size = (
-            state['iteration'],
-            state['best'],
-            tuple(state['best_size']),
-        )
+        self.iteration, self.best = state['iteration'], state['best']
+        if state['best_size']:
+            self.best_size = tuple(state['best_size'])
 
     def finish(self):
         """
         Add what is fitted after training to the best checkpoint: uncertainty factors, row medians.
         """
-        model, record = load_checkpoint(self.out / 'best')
+        model, record = load_checkpoint(recovered(self.out / 'best'))
         model.to(self.device)
         record['sigma_factors'] = sigma_factors(model, self.val_frames)
         record['row_medians'] = row_medians(self.train_frames, model.config)
         record.pop('model')
-        save_checkpoint(self.out / 'best', model, record)
+        with replaced(self.out / 'best') as folder:
+            save_checkpoint(folder, model, record)
 
 
 def every(frames, count):
