@@ -231,7 +231,7 @@ def test_resume_is_exact(config, tmp_path):
 
 
 def test_a_run_in_pieces_is_the_same_run(config, tmp_path):
-    """Stopped for time at every iteration, with an average of the weights and two parts a batch."""
+    """Stopped for time at every iteration, with averaged weights and two parts a batch."""
     config = replace(config, ema=0.9, accumulate=2, stages=(replace(config.stages[0], batch=4),))
     Trainer(config).run()
     pieces = replace(config, out=str(tmp_path / 'pieces'))
