@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -372,6 +373,34 @@ def test_bad_configurations_name_the_fault(change, word):
 def test_shipped_configurations_are_valid():
     assert load_config(ROOT / 'config' / 'training' / 'dar_tiny.yaml').model == PRESETS['dar_tiny']
     assert 'linear_16' in ablation.variant_configs(ROOT / 'config' / 'training' / 'bakeoff.yaml')
+
+
+@pytest.mark.parametrize('name', ['folder', 'nyu', 'kitti'])
+def test_shipped_configurations_of_real_data_are_read(name, tmp_path, monkeypatch):
+    config = load_config(ROOT / 'config' / 'training' / f'{name}.yaml')
+    assert config.dataset == name and config.model == PRESETS['dar_tiny']
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match='data.* is missing'):
+        Trainer(config)
+
+
+def test_training_on_a_folder(config, tmp_path):
+    """Two frames with millimetres, as `dar extract` writes them."""
+    folder = tmp_path / 'mine'
+    for name in ('image', 'depth'):
+        (folder / name).mkdir(parents=True)
+    for i, (image, depth, camera) in enumerate(FakeFrames(2).items):
+        cv2.imwrite(str(folder / 'image' / f'{i}.png'), image[..., ::-1])
+        raw = np.where(np.isfinite(depth), depth * 1000, 0).astype(np.uint16)
+        cv2.imwrite(str(folder / 'depth' / f'{i}.png'), raw)
+        values = {key: getattr(camera, key) for key in ('fx', 'fy', 'cx', 'cy')}
+        (folder / 'intrinsics.json').write_text(json.dumps(values))
+    stage = replace(config.stages[0], iterations=2)
+    mine = {'dataset': 'folder', 'train_data': str(folder), 'val_data': str(folder)}
+    best = Trainer(replace(config, stages=(stage,), validate_every=2, **mine)).run()
+    assert load_checkpoint(best)[1]['validation']['frames'] == 2
+    with pytest.raises(UsageError, match='no data set'):
+        Trainer(replace(config, dataset='lsun'))
 
 
 def test_no_checkpoint_there(tmp_path):

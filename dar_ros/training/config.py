@@ -47,6 +47,9 @@ class TrainConfig:
     out: str
     stages: tuple
     init: str = 'imagenet'  # imagenet, random, or a checkpoint folder
+    dataset: str = 'sim'  # what train_data and val_data are: sim, or one of evaluation.datasets
+    train_split: str = ''  # list of frames, where the data set needs one
+    val_split: str = ''
     seed: int = 0
     loss: LossConfig = field(default_factory=LossConfig)
     ranges: RangeConfig = field(default_factory=RangeConfig)

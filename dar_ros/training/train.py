@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dar_ros.errors import UsageError
+from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import (
     load_checkpoint,
     load_tensors,
@@ -99,8 +100,8 @@ class Trainer:
                 )
         cv2.setNumThreads(1)
         torch.manual_seed(config.seed)
-        self.train_frames = SimDataset(config.train_data)
-        self.val_frames = SimDataset(config.val_data)
+        self.train_frames = open_frames(config.dataset, config.train_data, config.train_split)
+        self.val_frames = open_frames(config.dataset, config.val_data, config.val_split)
         self.check_frames = Subset(
             self.val_frames, every(self.val_frames, config.validation_frames)
         )
@@ -302,6 +303,15 @@ class Trainer:
         record.pop('model')
         with replaced(self.out / 'best') as folder:
             save_checkpoint(folder, model, record)
+
+
+def open_frames(dataset, folder, split):
+    """Frames of a simulated or a real data set; the latter with its protocol's crop."""
+    if dataset == 'sim':
+        return SimDataset(folder)
+    if dataset not in DATASETS:
+        raise UsageError(f'no data set {dataset!r}; there are sim, {", ".join(DATASETS)}')
+    return open_dataset(dataset, folder, split or None)
 
 
 def every(frames, count):
