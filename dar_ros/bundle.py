@@ -97,6 +97,11 @@ def default_bundle_path():
     return candidates[0]
 
 
+def is_checkpoint(path):
+    """Whether `path` is the folder of a training checkpoint, not of a bundle."""
+    return bool(path) and Path(path, 'config.json').exists() and not Path(path, MANIFEST).exists()
+
+
 def open_bundle(path=None):
     """
     Open and verify a bundle folder (None or '': the bundled model); BundleError in one line

@@ -160,14 +160,8 @@ def export_model(model, out, record=None):
         folder = Path(folder)
         reference = reference_run(model)
         _export_graphs(model, folder, reference)
-        arrays = {
-            'image': reference['image'].numpy(),
-            'depth_min': reference['depth_min'].numpy(),
-            'depth_max': reference['depth_max'].numpy(),
-            'depth': torch.stack(reference['depth']).numpy(),
-        }
-        np.savez_compressed(folder / 'reference.npz', **arrays)
-        write_manifest(folder, _manifest(model, record or {}))
+        np.savez_compressed(folder / 'reference.npz', **reference_arrays(reference))
+        write_manifest(folder, describe(model, record or {}))
         check_parity(model, folder, reference)
         out.mkdir(parents=True, exist_ok=True)
         for file in folder.iterdir():
@@ -225,6 +219,14 @@ def reference_run(model):
         'states': states,
         'outputs': outputs,
         'depth': depth,
+    }
+
+
+def reference_arrays(reference):
+    """Return what Bundle.reference returns, of a reference run."""
+    return {
+        **{name: reference[name].numpy() for name in ('image', 'depth_min', 'depth_max')},
+        'depth': torch.stack(reference['depth']).numpy(),
     }
 
 
@@ -351,7 +353,8 @@ def _relative(found, expected):
     return (found - expected).abs() / expected
 
 
-def _manifest(model, record):
+def describe(model, record):
+    """Fields of model.json, but for the schema and the files."""
     config = model.config
     from dar_ros.model.encoder import IMAGENET_MEAN, IMAGENET_STD
 

@@ -3,7 +3,7 @@
 from dar_ros.backends.base import self_test
 from dar_ros.errors import BackendError
 
-BACKENDS = ('onnxruntime',)  # best first; what `auto` tries
+BACKENDS = ('onnxruntime', 'torch')  # best first; what `auto` tries
 
 
 def open_backend(bundle, backend='auto', precision='auto', threads=None):
@@ -26,7 +26,10 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None):
 
 
 def _load(name, bundle, precision, threads):
-    assert name == 'onnxruntime'
+    if name == 'torch':
+        from dar_ros.backends.torch_backend import TorchBackend
+
+        return TorchBackend(bundle, precision, threads)
     from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(bundle, precision, threads)
