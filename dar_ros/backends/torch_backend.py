@@ -110,7 +110,7 @@ class TorchBackend(Backend):
                     parts[name]()
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            # Replays keep the order of capture (some are left out), so the graphs may share memory.
+            # Replays keep the order of capture (some are left out): graphs may share memory.
             with torch.cuda.graph(graph, pool=pool):
                 result = parts[name]()
             pool = pool or graph.pool()
