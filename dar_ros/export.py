@@ -170,7 +170,8 @@ def export_model(model, out, record=None):
 
 
 def _resized(model, size):
-    config = replace(model.config, input_size=size, canonical_focal=model.config.focal_at(size))
+    focal = model.config.canonical_focal * size[1] / model.config.input_size[1]
+    config = replace(model.config, input_size=size, canonical_focal=focal)
     resized = DAR(config)
     state = dict(model.state_dict())
     for key in ('position', 'memory_position'):
@@ -373,7 +374,7 @@ def describe(model, record):
         'width': config.width,
         'depth_range': list(config.depth_range),
         'trained_span': list(config.trained_span),
-        'canonical_focal': config.canonical_focal,
+        'canonical_focal': config.focal_at(config.input_size),
         'sigma_factors': record.get('sigma_factors', [1.0] * config.num_steps),
         'normalisation': {
             'mean': IMAGENET_MEAN,

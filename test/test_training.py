@@ -30,7 +30,9 @@ from dar_ros.training import ablation
 from dar_ros.training.config import OptimizerConfig, load_config, parse_config
 from dar_ros.training.datasets import AugmentConfig, RangeConfig, TrainingSamples, crop_and_flip
 from dar_ros.training.losses import LossConfig, range_classes, silog, step_losses, total_loss
-from dar_ros.training.train import Trainer, learning_rate, validate
+from dar_ros.training.optimizer import learning_rate
+from dar_ros.training.train import Trainer
+from dar_ros.training.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = {

@@ -98,3 +98,28 @@ def total_loss(per_step, config):
         )
         for weight, terms in zip(weights, per_step)
     )
+
+
+class LossModule(torch.nn.Module):
+    """The network and its losses in one forward, as data-parallel training wants it."""
+
+    def __init__(self, model, loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, image, depth, depth_min, depth_max):
+        """Return the loss of a batch, and the last step's terms."""
+        outputs, encoded = self.model(image, depth_min, depth_max)
+        space = self.model.config.bin_space
+        per_step = [
+            step_losses(
+                self.model.upsample(output, encoded.upsample_mask),
+                depth,
+                depth_min,
+                depth_max,
+                space,
+                self.loss,
+            )
+            for output in outputs
+        ]
+        return total_loss(per_step, self.loss), per_step[-1]

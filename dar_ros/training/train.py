@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dar_ros.errors import UsageError
-from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import (
     load_checkpoint,
     load_tensors,
@@ -27,14 +26,13 @@ from dar_ros.model.checkpoint import (
     save_tensors,
     write_json,
 )
-from dar_ros.model.dar import DAR
-from dar_ros.model.mtbin import from_bin_space
-from dar_ros.model.pretrained import load_imagenet_encoder
-from dar_ros.simulation.dataset import SimDataset
 from dar_ros.training.config import load_config
-from dar_ros.training.datasets import TrainingSamples, to_canonical
-from dar_ros.training.losses import IN_RANGE, range_classes, step_losses, total_loss
+from dar_ros.training.datasets import TrainingSamples
+from dar_ros.training.losses import LossModule
+from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
+from dar_ros.training.sources import every, initial_model, open_frames
 from dar_ros.training.statistics import row_medians, sigma_factors
+from dar_ros.training.validation import validate
 
 LOG_FIELDS = ('iteration', 'size', 'rate', 'loss', 'depth_loss', 'range_loss', 'scale_loss')
 
@@ -47,31 +45,6 @@ def train(config_path, resume=False, out=None, minutes=0.0):
     """
     config = load_config(config_path, {'out': out} if out else None)
     return Trainer(config, resume, minutes).run()
-
-
-class LossModule(torch.nn.Module):
-    """The network and its losses in one forward, as data-parallel training wants it."""
-
-    def __init__(self, model, loss):
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, image, depth, depth_min, depth_max):
-        """Return the loss of a batch, and the last step's terms."""
-        outputs, encoded = self.model(image, depth_min, depth_max)
-        space = self.model.config.bin_space
-        per_step = [
-            step_losses(
-                self.model.upsample(output, encoded.upsample_mask),
-                depth,
-                depth_min,
-                depth_max,
-                space,
-                self.loss,
-            )
-            for output in outputs
-        ]
-        return total_loss(per_step, self.loss), per_step[-1]
 
 
 class Trainer:
@@ -303,138 +276,3 @@ class Trainer:
         record.pop('model')
         with replaced(self.out / 'best') as folder:
             save_checkpoint(folder, model, record)
-
-
-def open_frames(dataset, folder, split):
-    """Frames of a simulated or a real data set; the latter with its protocol's crop."""
-    if dataset == 'sim':
-        return SimDataset(folder)
-    if dataset not in DATASETS:
-        raise UsageError(f'no data set {dataset!r}; there are sim, {", ".join(DATASETS)}')
-    return open_dataset(dataset, folder, split or None)
-
-
-def every(frames, count):
-    """Return indices of about `count` frames spread over a data set."""
-    return range(0, len(frames), max(1, len(frames) // count))
-
-
-def initial_model(config):
-    """Return the DAR a run begins with."""
-    if config.init in ('imagenet', 'random'):
-        model = DAR(config.model)
-        if config.init == 'imagenet':
-            load_imagenet_encoder(model)
-        return model
-    source, _ = load_checkpoint(config.init)
-    model = DAR(config.model)
-    model.load_state_dict(source.state_dict())
-    return model
-
-
-def make_optimizer(model, config):
-    """
-    AdamW; no decay on vectors (biases, norms), a rate of its own for the pretrained backbone.
-    """
-    groups = {}
-    for name, parameter in model.named_parameters():
-        backbone, decay = name.startswith('encoder.backbone'), parameter.dim() > 1
-        groups.setdefault((backbone, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                'params': parameters,
-                'scale': config.encoder_scale if backbone else 1.0,
-                'weight_decay': config.weight_decay if decay else 0.0,
-            }
-            for (backbone, decay), parameters in groups.items()
-        ],
-        lr=config.start,
-    )
-
-
-def learning_rate(iteration, iterations, config):
-    """Linear rise from start to peak, then linear fall to end."""
-    rise = max(1, round(iterations * config.warmup))
-    if iteration < rise:
-        return config.start + (config.peak - config.start) * iteration / rise
-    return config.peak + (config.end - config.peak) * (iteration - rise) / max(
-        1, iterations - rise
-    )
-
-
-def flat_state(optimizer):
-    """Optimizer state as one flat dict of tensors."""
-    state = optimizer.state_dict()['state']
-    return {
-        f'{index}.{name}': torch.as_tensor(value)
-        for index, values in state.items()
-        for name, value in values.items()
-    }
-
-
-def restore_state(optimizer, tensors):
-    """Undo flat_state."""
-    state = optimizer.state_dict()
-    for key, value in tensors.items():
-        index, name = key.split('.')
-        state['state'].setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(state)
-
-
-@torch.inference_mode()
-def predictions(model, frames, size, batch=8):
-    """
-    Yield (Upsampled per step, canonical depth, minimum, maximum) for every batch of a data set.
-    """
-    model.eval()
-    device = model.position.device
-    focal = model.config.focal_at(size)
-    for begin in range(0, len(frames), batch):
-        chosen = [frames[i] for i in range(begin, min(begin + batch, len(frames)))]
-        pairs = [
-            to_canonical(np.asarray(f.image), np.asarray(f.depth), f.intrinsics, size, focal)
-            for f in chosen
-        ]
-        scales = torch.tensor([focal / canonical_focal_of(f, size) for f in chosen], device=device)
-        image = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device)
-        depth = torch.from_numpy(np.stack([depth for _, depth in pairs]))[:, None].to(device)
-        low, high = (scales.float() * limit for limit in model.config.depth_range)
-        outputs, encoded = model(image, low, high)
-        yield (
-            [model.upsample(output, encoded.upsample_mask) for output in outputs],
-            depth,
-            low,
-            high,
-        )
-
-
-def canonical_focal_of(frame, size):
-    """Focal length of a frame, in pixels, after its resize to the network's input size."""
-    height, width = frame.image.shape[:2]
-    return frame.intrinsics.focal * min(size[0] / height, size[1] / width)
-
-
-def validate(model, frames, size):
-    """Per-step abs_rel and d1 on in-range pixels: means over images."""
-    began, sums, count = time.monotonic(), None, 0
-    for steps, depth, low, high in predictions(model, frames, size):
-        valid = range_classes(depth, low, high) == IN_RANGE
-        truth = torch.where(valid, depth, 1.0)
-        pixels = valid.sum((1, 2, 3))
-        scored = pixels > 0
-        rows = []
-        for step in steps:
-            ratio = from_bin_space(step.depth, model.config.bin_space) / truth
-            d1 = (torch.maximum(ratio, 1 / ratio) < 1.25) & valid
-            error = torch.where(valid, (ratio - 1).abs(), 0.0)
-            rows.append(
-                torch.stack(
-                    [(t.sum((1, 2, 3)) / pixels.clamp(min=1))[scored].sum() for t in (error, d1)]
-                )
-            )
-        batch = torch.stack(rows)  # (steps, 2)
-        sums = batch if sums is None else sums + batch
-        count += int(scored.sum())
-    abs_rel, d1 = (sums / max(count, 1)).T.tolist()
-    return {'abs_rel': abs_rel, 'd1': d1, 'frames': count, 'seconds': time.monotonic() - began}

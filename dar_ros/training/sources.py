@@ -1,0 +1,35 @@
+"""Where a run gets its frames and its first weights from."""
+
+from dar_ros.errors import UsageError
+from dar_ros.evaluation.datasets import DATASETS, open_dataset
+from dar_ros.model.checkpoint import load_checkpoint
+from dar_ros.model.dar import DAR
+from dar_ros.model.pretrained import load_imagenet_encoder
+from dar_ros.simulation.dataset import SimDataset
+
+
+def open_frames(dataset, folder, split):
+    """Frames of a simulated or a real data set; the latter with its protocol's crop."""
+    if dataset == 'sim':
+        return SimDataset(folder)
+    if dataset not in DATASETS:
+        raise UsageError(f'no data set {dataset!r}; there are sim, {", ".join(DATASETS)}')
+    return open_dataset(dataset, folder, split or None)
+
+
+def every(frames, count):
+    """Return indices of about `count` frames spread over a data set."""
+    return range(0, len(frames), max(1, len(frames) // count))
+
+
+def initial_model(config):
+    """Return the DAR a run begins with."""
+    if config.init in ('imagenet', 'random'):
+        model = DAR(config.model)
+        if config.init == 'imagenet':
+            load_imagenet_encoder(model)
+        return model
+    source, _ = load_checkpoint(config.init)
+    model = DAR(config.model)
+    model.load_state_dict(source.state_dict())
+    return model
