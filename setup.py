@@ -50,9 +50,10 @@ setup(
         ],
         'sim': ['mujoco>=3.2', 'tqdm', 'trimesh>=4', 'pillow'],
         'bags': ['rosbags'],  # dar extract
+        'plot': ['matplotlib'],  # dar plot-log
         'tensorrt': ['tensorrt>=10.3', 'pycuda'],
         'dev': ['ruff'],
-        'test': ['pytest', 'pytest-timeout', 'rosbags'],
+        'test': ['pytest', 'pytest-timeout', 'rosbags', 'matplotlib'],
     },
     entry_points={
         'console_scripts': [

@@ -46,7 +46,8 @@ class TrainConfig:
     val_data: str
     out: str
     stages: tuple
-    init: str = 'imagenet'  # imagenet, random, or a checkpoint folder
+    # imagenet, random, timm (downloads), a file of DINOv2 or Depth Anything, a checkpoint folder
+    init: str = 'imagenet'
     dataset: str = 'sim'  # what train_data and val_data are: sim, or one of evaluation.datasets
     train_split: str = ''  # list of frames, where the data set needs one
     val_split: str = ''

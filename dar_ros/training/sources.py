@@ -1,9 +1,12 @@
 """Where a run gets its frames and its first weights from."""
 
+from pathlib import Path
+
 from dar_ros.errors import UsageError
 from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.dar import DAR
+from dar_ros.model.dinov2 import load_encoder_file
 from dar_ros.model.pretrained import load_imagenet_encoder
 from dar_ros.simulation.dataset import SimDataset
 
@@ -24,12 +27,28 @@ def every(frames, count):
 
 def initial_model(config):
     """Return the DAR a run begins with."""
-    if config.init in ('imagenet', 'random'):
+    if config.init == 'timm':
+        return timm_model(config.model)
+    if config.init in ('imagenet', 'random') or Path(config.init).is_file():
         model = DAR(config.model)
         if config.init == 'imagenet':
             load_imagenet_encoder(model)
+        elif config.init != 'random':
+            load_encoder_file(model, config.init)
         return model
     source, _ = load_checkpoint(config.init)
     model = DAR(config.model)
     model.load_state_dict(source.state_dict())
     return model
+
+
+def timm_model(config):
+    """Return a DAR whose backbone has the weights that timm downloads."""
+    try:
+        return DAR(config, pretrained_encoder=True)
+    except Exception as error:  # each version of the hub's client has errors of its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f'init: timm cannot get the weights of {config.backbone} ({reason}): go online, or '
+            'name a file'
+        ) from None
