@@ -330,7 +330,7 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
 
 @pytest.fixture
 def simulated(tmp_path):
-    """A shard of two frames, as `dar simulate` writes them."""
+    """Write a shard of two frames, as `dar simulate` does."""
     shard = tmp_path / 'shard-00000'
     shard.mkdir()
     np.save(shard / 'images.npy', np.zeros((2, 4, 6, 3), np.uint8))

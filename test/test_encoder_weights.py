@@ -1,4 +1,4 @@
-"""Encoder weights from files in DINOv2's and Depth Anything's layouts, against timm's own filter."""
+"""Encoder weights from files in DINOv2's and Depth Anything's layouts, against timm's filter."""
 
 from dataclasses import replace
 

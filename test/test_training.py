@@ -264,8 +264,12 @@ def test_parts_of_a_batch_add_up_to_it(config, tmp_path):
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 
-def test_two_processes_train_as_one(config, tmp_path):
-    """Torchrun with two processes and the same global batch: the same losses, to 1e-3."""
+@pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
+def test_two_processes_train_as_one(config, tmp_path, strategy):
+    """
+    Torchrun with two processes and the same global batch: the same losses, to 1e-3. Sharded, the
+    second half of the run resumes from the first's checkpoint.
+    """
     import subprocess
     import sys
 

@@ -2,6 +2,8 @@
 
 import torch
 
+from dar_ros.training.strategy import like
+
 
 def make_optimizer(model, config):
     """
@@ -47,7 +49,9 @@ def flat_state(optimizer):
 def restore_state(optimizer, tensors):
     """Undo flat_state."""
     state = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group['params']]
     for key, value in tensors.items():
         index, name = key.split('.')
+        value = like(value, parameters[int(index)])
         state['state'].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(state)

@@ -3,7 +3,6 @@
 import copy
 import csv
 import itertools
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
@@ -32,6 +30,7 @@ from dar_ros.training.losses import LossModule
 from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
 from dar_ros.training.sources import every, initial_model, open_frames
 from dar_ros.training.statistics import row_medians, sigma_factors
+from dar_ros.training.strategy import is_sharded, make_fabric, whole
 from dar_ros.training.validation import validate
 
 LOG_FIELDS = ('iteration', 'size', 'rate', 'loss', 'depth_loss', 'range_loss', 'scale_loss')
@@ -57,12 +56,7 @@ class Trainer:
     def __init__(self, config, resume=False, minutes=0.0):
         self.config, self.out = config, Path(config.out)
         self.deadline = time.monotonic() + 60 * minutes if minutes else float('inf')
-        self.fabric = Fabric(
-            devices=int(os.environ.get('LOCAL_WORLD_SIZE', 1)),
-            num_nodes=int(os.environ.get('GROUP_WORLD_SIZE', 1)),
-            strategy='ddp' if 'LOCAL_WORLD_SIZE' in os.environ else 'auto',
-            precision=config.precision,
-        )
+        self.fabric = make_fabric(config)
         self.fabric.launch()
         self.device, self.leads = self.fabric.device, self.fabric.is_global_zero
         for stage in config.stages:
@@ -80,7 +74,8 @@ class Trainer:
         )
         self.model = initial_model(config).to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
-        self.optimizer = make_optimizer(self.model, config.optimizer)
+        # Shards cannot be validated by one process alone: a whole network stands by.
+        self.whole = copy.deepcopy(self.model) if is_sharded(self.fabric) else None
         self.iteration, self.best = 0, float('inf')
         if resume:
             self.load_state()
@@ -88,15 +83,21 @@ class Trainer:
             raise UsageError(
                 f'{self.out} holds a run: continue it with --resume, or name another --out'
             )
-        self.losses, self.optimizer = self.fabric.setup(
-            LossModule(self.model, config.loss), self.optimizer
-        )
+        self.losses = self.fabric.setup_module(LossModule(self.model, config.loss))
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        if resume:
+            restore_state(self.optimizer, load_tensors(self.out / 'last', 'optimizer'))
+        self.optimizer = self.fabric.setup_optimizers(self.optimizer)
         self.out.mkdir(parents=True, exist_ok=True)
 
-    @property
     def kept(self):
-        """The network that is validated and kept: the average if there is one."""
-        return self.average if self.average is not None else self.model
+        """Return the network that is validated and kept; every process calls it."""
+        if self.average is not None:
+            return self.average
+        if self.whole is None:
+            return self.model
+        self.whole.load_state_dict(whole(self.model.state_dict()))
+        return self.whole
 
     def run(self):
         """Train to the end of the last stage, then fit what is fitted after training."""
@@ -214,8 +215,9 @@ class Trainer:
         """
         Validate; save `last`, and `best` when the last step's abs_rel on the validation set fell.
         """
+        kept = self.kept()
         if self.leads:
-            metrics = validate(self.kept, self.check_frames, size)
+            metrics = validate(kept, self.check_frames, size)
             record = {
                 'training': asdict(self.config),
                 'iteration': self.iteration,
@@ -232,16 +234,20 @@ class Trainer:
             if metrics['abs_rel'][-1] <= self.best:
                 self.best = metrics['abs_rel'][-1]
                 with replaced(self.out / 'best') as folder:
-                    save_checkpoint(folder, self.kept, record)
+                    save_checkpoint(folder, kept, record)
         self.save_last()
 
     def save_last(self):
         """Save what a run continues from."""
+        model, optimizer = self.model, whole(flat_state(self.optimizer))
+        if self.whole is not None:
+            self.whole.load_state_dict(whole(self.model.state_dict()))
+            model = self.whole
         if self.leads:
             with replaced(self.out / 'last') as folder:
                 record = {'training': asdict(self.config), 'iteration': self.iteration}
-                save_checkpoint(folder, self.model, record)
-                save_tensors(folder, 'optimizer', flat_state(self.optimizer))
+                save_checkpoint(folder, model, record)
+                save_tensors(folder, 'optimizer', optimizer)
                 if self.average is not None:
                     save_tensors(folder, 'average', self.average.state_dict())
                 state = {
@@ -257,7 +263,6 @@ class Trainer:
         folder = recovered(self.out / 'last')
         model, _ = load_checkpoint(folder)
         self.model.load_state_dict(model.state_dict())
-        restore_state(self.optimizer, load_tensors(folder, 'optimizer'))
         if self.average is not None:
             self.average.load_state_dict(load_tensors(folder, 'average'))
         state = read_json(folder / 'state.json')
