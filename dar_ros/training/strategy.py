@@ -40,6 +40,8 @@ def shard(losses, mesh):
     is one shard group: gathered for an iteration, but its gradients and optimizer state are not.
     """
     mesh = mesh['data_parallel']
+    for parameter in losses.parameters():  # channels last cannot be cut
+        parameter.data = parameter.data.contiguous()
     backbone = getattr(losses.model.encoder.backbone, 'model', None)
     for block in getattr(backbone, 'blocks', ()):
         fully_shard(block, mesh=mesh)
