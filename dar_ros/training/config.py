@@ -46,7 +46,8 @@ class TrainConfig:
     val_data: str
     out: str
     stages: tuple
-    init: str = 'imagenet'  # imagenet, random, or a checkpoint folder
+    init: str = 'imagenet'  # imagenet, random, or the folder of a checkpoint or of a bundle
+    freeze: tuple = ()  # beginnings of the names of parameters that keep their initial values
     dataset: str = 'sim'  # what train_data and val_data are: sim, or one of evaluation.datasets
     train_split: str = ''  # list of frames, where the data set needs one
     val_split: str = ''

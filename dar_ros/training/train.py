@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from dar_ros.bundle import MANIFEST, open_bundle
 from dar_ros.errors import UsageError
 from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import (
@@ -28,8 +29,9 @@ from dar_ros.model.checkpoint import (
     write_json,
 )
 from dar_ros.model.dar import DAR
+from dar_ros.model.from_bundle import load_bundle_weights
 from dar_ros.model.mtbin import from_bin_space
-from dar_ros.model.pretrained import load_imagenet_encoder
+from dar_ros.model.pretrained import PYPI_ENCODERS, load_imagenet_encoder
 from dar_ros.simulation.dataset import SimDataset
 from dar_ros.training.config import load_config
 from dar_ros.training.datasets import TrainingSamples, to_canonical
@@ -105,7 +107,9 @@ class Trainer:
         self.check_frames = Subset(
             self.val_frames, every(self.val_frames, config.validation_frames)
         )
-        self.model = initial_model(config).to(self.device, memory_format=torch.channels_last)
+        self.model = freeze(initial_model(config), config.freeze).to(
+            self.device, memory_format=torch.channels_last
+        )
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.iteration, self.best = 0, float('inf')
@@ -326,9 +330,24 @@ def initial_model(config):
         if config.init == 'imagenet':
             load_imagenet_encoder(model)
         return model
-    source, _ = load_checkpoint(config.init)
     model = DAR(config.model)
+    if (Path(config.init) / MANIFEST).exists():
+        if config.model.backbone in PYPI_ENCODERS:  # their batch norms' scales, to unfold with
+            load_imagenet_encoder(model)
+        return load_bundle_weights(model, open_bundle(config.init))
+    source, _ = load_checkpoint(config.init)
     model.load_state_dict(source.state_dict())
+    return model
+
+
+def freeze(model, prefixes):
+    """Train no parameter whose name begins with one of `prefixes`; UsageError if none does."""
+    for prefix in prefixes:
+        frozen = [p for name, p in model.named_parameters() if name.startswith(prefix)]
+        if not frozen:
+            raise UsageError(f'freeze: no parameter begins with {prefix}')
+        for parameter in frozen:
+            parameter.requires_grad_(False)
     return model
 
 
@@ -338,6 +357,8 @@ def make_optimizer(model, config):
     """
     groups = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         backbone, decay = name.startswith('encoder.backbone'), parameter.dim() > 1
         groups.setdefault((backbone, decay), []).append(parameter)
     return torch.optim.AdamW(
