@@ -212,6 +212,8 @@ def test_arguments_reach_the_nodes(start, tmp_path):
         'compressed',
     ]
     for topic in ('/eye/image/compressed', '/eye/info'):
+        launched.wait(lambda name=topic: launched.node.count_publishers(name))
+        launched.wait(lambda name=topic: launched.node.count_subscribers(name))
         (publisher,) = launched.node.get_publishers_info_by_topic(topic)
         (subscription,) = launched.node.get_subscriptions_info_by_topic(topic)
         assert (publisher.node_name, subscription.node_name) == ('dar_camera', 'dar')

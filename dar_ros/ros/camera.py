@@ -10,7 +10,6 @@ import time
 import cv2
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -20,6 +19,7 @@ from dar_ros.geometry import Intrinsics
 from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, info_for_depth, rgb_to_image
 from dar_ros.ros.parameters import declare_one
 from dar_ros.ros.process import run_node
+from dar_ros.ros.qos import reliable
 from dar_ros.ros.sources import open_source
 
 RATE = 15.0  # images per second of a source without a pace of its own
@@ -66,13 +66,11 @@ class CameraNode(Node):
         self.frames = open_source(
             source, width, height, self.fov, seed, self.rate or RATE, loop, *topics
         )
-        # Reliable serves reliable and best-effort subscribers alike.
-        qos = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
         self.publishers_of = {
             kind: self.create_publisher(
                 kind,
                 topic,
-                qos,
+                reliable(2),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             for kind, topic in (
