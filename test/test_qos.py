@@ -1,6 +1,7 @@
 """QoS on the wire: the defaults, `qos_overrides` of every topic, and delivery with the profile."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,8 +17,7 @@ from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
 
 from dar_ros.ros import qos
-from dar_ros.ros.delivery import shipped_profile
-from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, profile_environment
+from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, profile_environment, shipped_profile
 from dar_ros.ros.outputs import TOPICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,6 +138,27 @@ def test_a_profile_that_the_user_set_stays():
         assert profile_environment('x.xml', {'ROS_DISTRO': distro}) == {OLD_NAME: 'x.xml'}
     for name in (OLD_NAME, NEW_NAME):
         assert profile_environment('x.xml', {name: 'mine.xml'}) == {}
+
+
+def segment_bytes(pid):
+    """Return the size of the largest shared-memory segment of Fast DDS that a process has open."""
+    lines = Path(f'/proc/{pid}/maps').read_text().splitlines()
+    files = {line.split()[-1] for line in lines if '/dev/shm/fast' in line}
+    return max((os.stat(file).st_size for file in files if os.path.exists(file)), default=0)
+
+
+def test_a_node_started_by_hand_reads_the_shipped_profile(start_process, monkeypatch):
+    """Not only those that the launch file starts: who sends decides what gets lost."""
+    if not Path('/proc/self/maps').exists() or not Path('/dev/shm').is_dir():
+        pytest.skip('no /proc and /dev/shm to look into')
+    for name in (OLD_NAME, NEW_NAME):
+        monkeypatch.delenv(name, raising=False)
+    process = start_process('dar_ros.ros.node')
+    deadline = time.monotonic() + 60
+    while 'dar_tiny on' not in process.log.read_text():  # alone: a peer's segment is mapped too
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert segment_bytes(process.pid) >= 64 * 2**20
 
 
 def test_delivery_is_measured(ros_environment):

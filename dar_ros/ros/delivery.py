@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, profile_variable
+from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, profile_variable, shipped_profile
 
 # name: (width, height, bytes a pixel)
 SIZES = {
@@ -68,14 +68,6 @@ def main(args=None):
         row = measure(readers, profile, size, reliability, options.count, options.rate)
         print(json.dumps(row) if options.json else as_text(row), flush=True)
     return 0
-
-
-def shipped_profile():
-    """config/fastdds.xml of the source tree, else of the installed package."""
-    here = Path(__file__).resolve()
-    name = Path('config', 'fastdds.xml')
-    candidates = [here.parents[2], *(p / 'share' / 'dar_ros' for p in here.parents)]
-    return next((c / name for c in candidates if (c / name).is_file()), candidates[0] / name)
 
 
 def measure(readers, profile, size, reliability, count, rate):
