@@ -35,7 +35,7 @@ class CameraNode(Node):
         def value(name, default, text):
             return declare_one(self, name, default, ParameterDescriptor(description=text))
 
-        self.rate = value('rate', 0.0, 'Images per second; 0: as recorded (bag, video), else 15.')
+        self.rate = value('rate', 0.0, 'Images per second; 0: as recorded or delivered, else 15.')
         source = value(
             'source',
             'sim',

@@ -58,22 +58,23 @@ def folder_shots(path, loop):
 
 
 def video_shots(source, loop):
-    """Yield the frames of a video file, at its own pace, or of a /dev/videoN."""
+    """Yield the frames of a video file at its own pace, or of a /dev/videoN as they come."""
     live = source.startswith('/dev/')
     while True:
         capture = cv2.VideoCapture(source)
         if live:
             # Where the driver heeds it: what waits in a longer queue is old when it is published.
             capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        fps = 0.0 if live else capture.get(cv2.CAP_PROP_FPS)
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        # A live frame is due at once: read() has waited for it, and its stamp is when it goes out.
+        pause = 0.0 if live else 1 / fps if fps > 0 else None
         count = 0
         while True:
             good, image = capture.read()
             if not good:
                 break
             count += 1
-            rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            yield Shot(rgb, pause=1 / fps if fps > 0 else None)
+            yield Shot(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), pause=pause)
         capture.release()
         if count == 0:
             raise UsageError(f'{source}: no video can be read from there')
