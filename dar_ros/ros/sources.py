@@ -93,7 +93,7 @@ def bag_shots(path, topic, info_topic, loop):
     try:
         from rosbags.rosbag2 import Reader
     except ImportError as error:
-        raise UsageError(f'{error.name} is missing: pip install "dar_ros[bags]"') from None
+        raise UsageError(f'{error.name} is missing: pip install rosbags') from None
     rest = 0.0  # seconds between the last image of one pass and the first of the next
     try:
         while True:
