@@ -100,7 +100,7 @@ def bag_shots(path, topic, info_topic, loop):
             with Reader(path) as reader:
                 pairs = _bag_pairs(reader, path, topic, info_topic, rest)
                 for rest, message, info in pairs:
-                    yield Shot(message=message, info=info, pause=rest)
+                    yield Shot(message=message, info=info, pause=rest or None)
             if not loop:
                 return
     except UsageError:
@@ -118,20 +118,21 @@ def _bag_pairs(reader, path, topic, info_topic, pause):
     last one before it, else the bag's first. `pause`: that of the first image, seconds.
     """
     images, infos = _bag_topics(reader, path, topic, info_topic)
-    info = None
+    info, stamp = None, None  # the stamp as recorded: who gets the info may write another into it
     if infos:
         info = next((_decode(c, data) for c, _, data in reader.messages(infos)), None)
+        stamp = info and info.header.stamp
     waiting, before = None, None
     for connection, time, data in reader.messages([*images, *infos]):
         message = _decode(connection, data)
         if connection.msgtype == INFO_TYPE:
-            info = message
+            info, stamp = message, message.header.stamp
         else:
             if waiting:  # no camera_info of its stamp came
                 yield waiting
             pause = pause if before is None else max(time - before, 0) / 1e9
             waiting, before = (pause, message, info), time
-        if waiting and (info is None or info.header.stamp == waiting[1].header.stamp):
+        if waiting and (info is None or stamp == waiting[1].header.stamp):
             yield *waiting[:2], info
             waiting = None
     if waiting:
