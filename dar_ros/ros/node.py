@@ -13,7 +13,6 @@ from collections import OrderedDict
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -24,6 +23,7 @@ from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, intrinsics_
 from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.outputs import Outputs
 from dar_ros.ros.process import run_node
+from dar_ros.ros.qos import sensor_data
 from dar_ros.ros.rectification import Rectifier
 
 INFOS_KEPT = 30  # camera_info messages kept for pairing by stamp
@@ -77,11 +77,11 @@ class DarNode(LifecycleNode):
                 CompressedImage if compressed else Image,
                 'image/compressed' if compressed else 'image',
                 self._on_image,
-                qos_profile_sensor_data,
+                sensor_data(),
                 **override,
             ),
             self.create_subscription(
-                CameraInfo, 'camera_info', self._on_info, qos_profile_sensor_data, **override
+                CameraInfo, 'camera_info', self._on_info, sensor_data(), **override
             ),
         ]
         self._worker = threading.Thread(target=self._work, name='inference')

@@ -48,8 +48,10 @@ class TrainConfig:
     val_data: str
     out: str
     stages: tuple
-    # imagenet, random, timm (downloads), a file of DINOv2 or Depth Anything, a checkpoint folder
+    # imagenet, random, timm (downloads), a file of DINOv2 or Depth Anything, or the folder of a
+    # checkpoint or of a bundle
     init: str = 'imagenet'
+    freeze: tuple = ()  # beginnings of the names of parameters that keep their initial values
     dataset: str = 'sim'  # what train_data and val_data are: sim, or one of evaluation.datasets
     train_split: str = ''  # list of frames, where the data set needs one
     val_split: str = ''

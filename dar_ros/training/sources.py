@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from dar_ros.bundle import MANIFEST, open_bundle
 from dar_ros.errors import UsageError
 from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file
-from dar_ros.model.pretrained import load_imagenet_encoder
+from dar_ros.model.from_bundle import load_bundle_weights
+from dar_ros.model.pretrained import PYPI_ENCODERS, load_imagenet_encoder
 from dar_ros.simulation.dataset import SimDataset
 
 
@@ -29,16 +31,32 @@ def initial_model(config):
     """Return the DAR a run begins with."""
     if config.init == 'timm':
         return timm_model(config.model)
-    if config.init in ('imagenet', 'random') or Path(config.init).is_file():
-        model = DAR(config.model)
-        if config.init == 'imagenet':
-            load_imagenet_encoder(model)
-        elif config.init != 'random':
-            load_encoder_file(model, config.init)
-        return model
-    source, _ = load_checkpoint(config.init)
     model = DAR(config.model)
+    if config.init == 'random':
+        return model
+    if config.init == 'imagenet':
+        load_imagenet_encoder(model)
+        return model
+    if Path(config.init).is_file():
+        load_encoder_file(model, config.init)
+        return model
+    if (Path(config.init) / MANIFEST).exists():
+        if config.model.backbone in PYPI_ENCODERS:  # their batch norms' scales, to unfold with
+            load_imagenet_encoder(model)
+        return load_bundle_weights(model, open_bundle(config.init))
+    source, _ = load_checkpoint(config.init)
     model.load_state_dict(source.state_dict())
+    return model
+
+
+def freeze(model, prefixes):
+    """Train no parameter whose name begins with one of `prefixes`; UsageError if none does."""
+    for prefix in prefixes:
+        frozen = [p for name, p in model.named_parameters() if name.startswith(prefix)]
+        if not frozen:
+            raise UsageError(f'freeze: no parameter begins with {prefix}')
+        for parameter in frozen:
+            parameter.requires_grad_(False)
     return model
 
 

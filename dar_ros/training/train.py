@@ -28,7 +28,7 @@ from dar_ros.training.config import load_config
 from dar_ros.training.datasets import TrainingSamples
 from dar_ros.training.losses import LossModule
 from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
-from dar_ros.training.sources import every, initial_model, open_frames
+from dar_ros.training.sources import every, freeze, initial_model, open_frames
 from dar_ros.training.statistics import row_medians, sigma_factors
 from dar_ros.training.strategy import is_sharded, make_fabric, whole
 from dar_ros.training.validation import validate
@@ -72,7 +72,9 @@ class Trainer:
         self.check_frames = Subset(
             self.val_frames, every(self.val_frames, config.validation_frames)
         )
-        self.model = initial_model(config).to(self.device, memory_format=torch.channels_last)
+        self.model = freeze(initial_model(config), config.freeze).to(
+            self.device, memory_format=torch.channels_last
+        )
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         # Shards cannot be validated by one process alone: a whole network stands by.
         self.whole = copy.deepcopy(self.model) if is_sharded(self.fabric) else None
