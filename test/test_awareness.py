@@ -165,6 +165,34 @@ def test_simulated_clips_are_consistent(pipeline):
     assert finite.mean() > 0.3 and close.mean() > 0.85
 
 
+@pytest.fixture
+def simulated(tmp_path):
+    """Write two frames of a floor as `dar simulate` does."""
+    shard = tmp_path / 'shard-00000'
+    shard.mkdir()
+    depth = np.tile(np.linspace(4, 1, 60, dtype=np.float32)[:, None], (2, 1, 80))
+    camera = Intrinsics.from_fov(70, 80, 60)
+    np.save(shard / 'images.npy', np.repeat((60 * depth)[..., None], 3, -1).astype(np.uint8))
+    np.save(shard / 'depth.npy', depth)
+    np.save(shard / 'intrinsics.npy', [[camera.fx, camera.fy, camera.cx, camera.cy]] * 2)
+    (tmp_path / 'dataset.json').write_text('{"frames": 2}')
+    return tmp_path
+
+
+def test_the_command_reports_awareness_and_steadiness(simulated, capsys):
+    pytest.importorskip('mujoco', reason='mujoco is not installed (extra: sim)')
+    some = ['--frames', '4', '--json']
+    assert main(['evaluate', '--data', str(simulated), '--awareness', *some]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['range']['images'] == 2 and report['focal']['images'] == 1
+    assert len(report['range']['abs_rel']) == 3 and len(report['focal']['abs_rel']) == 4
+    assert main(['evaluate', '--steadiness', *some]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['pairs'] == 4 and len(report['per_step']) == 5
+    assert all(row['median_log_change'] > 0 for row in report['per_step'])
+    assert main(['evaluate', '--steadiness', '--dataset', 'folder', '--data', 'x']) == 2
+
+
 def test_runtime_counts_the_end_once():
     timings = {'encode': 3.0, 'step_1': 1.0, 'step_2': 1.0, 'upsample': 4.0, 'postprocess': 2.0}
     assert runtime(DepthFrame(None, None, None, 2, timings)) == pytest.approx(8.0)

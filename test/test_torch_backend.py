@@ -1,5 +1,7 @@
 """The torch backend against onnxruntime, on a checkpoint, and in half precision."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 from dar_ros.backends import open_backend
 from dar_ros.backends.base import self_test
 from dar_ros.backends.torch_backend import TorchBackend
+from dar_ros.cli import main
 from dar_ros.errors import BackendError, UsageError
 from dar_ros.model.checkpoint import save_checkpoint
 from dar_ros.model.dar import DAR
@@ -69,6 +72,30 @@ def test_a_checkpoint_is_served_as_torch_says(checkpoint):
         assert np.isclose(found[0], expected, rtol=1e-3).mean() > 0.999
     with pytest.raises(UsageError, match='dar export'):
         open_pipeline(str(checkpoint), 'onnxruntime')
+
+
+def test_a_checkpoint_is_evaluated_with_its_own_factors(checkpoint, tmp_path, capsys):
+    """`dar evaluate --model CHECKPOINT`: sigma is scaled by what its record says."""
+    shard = tmp_path / 'shard-00000'
+    shard.mkdir()
+    rng = np.random.default_rng(2)
+    np.save(shard / 'images.npy', rng.integers(0, 256, (1, *SMALL.input_size, 3), np.uint8))
+    np.save(shard / 'depth.npy', rng.uniform(0.5, 3, (1, *SMALL.input_size)).astype(np.float32))
+    np.save(shard / 'intrinsics.npy', [[220.0, 220.0, 48.0, 32.0]])
+    (tmp_path / 'dataset.json').write_text('{"frames": 1}')
+    command = ['evaluate', '--data', str(tmp_path), '--json', '--model', str(checkpoint)]
+    assert main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['backend'] == 'torch' and report['frames'] == 1
+    assert all(row['median_seconds'] > 0 for row in report['per_step'])
+    record = json.loads((checkpoint / 'config.json').read_text())
+    record['sigma_factors'] = [1e-6] * SMALL.num_steps
+    (tmp_path / 'config.json').write_text(json.dumps(record))
+    shutil.copy(checkpoint / 'model.safetensors', tmp_path)
+    command[-1] = str(tmp_path)
+    assert main(command) == 0
+    narrow = json.loads(capsys.readouterr().out)
+    assert narrow['within_sigma'] < 0.01 < report['within_sigma']
 
 
 def test_stopping_and_starting_again_change_nothing(checkpoint):
