@@ -5,16 +5,8 @@ import os
 
 import numpy as np
 
-from dar_ros.backends.base import Backend, Prediction
+from dar_ros.backends.base import HANDED_ON, Backend, Prediction, check_image
 from dar_ros.errors import BackendError
-
-_HANDED_ON = {
-    'latent': 'next_latent',
-    'low': 'next_low',
-    'high': 'next_high',
-    'past_keys': 'keys',
-    'past_values': 'values',
-}
 
 
 class OnnxRuntimeBackend(Backend):
@@ -73,11 +65,7 @@ class OnnxRuntimeBackend(Backend):
     def start(self, image, depth_min, depth_max):
         """See Backend."""
         bundle = self.bundle
-        if image.shape != (*bundle.input_size, 3) or image.dtype != np.uint8:
-            raise BackendError(
-                f'the network takes uint8 {(*bundle.input_size, 3)}, '
-                f'not {image.dtype} {image.shape}'
-            )
+        check_image(bundle, image)
         self._encoded = self._run('encoder', {'image': image[None]})
         start, memory = self._encoded.pop('start'), self._encoded['memory_keys']
         low, high = (
@@ -120,7 +108,7 @@ class OnnxRuntimeBackend(Backend):
                 'step_index': np.array([self._steps], np.int64),
             }
         )
-        self._state = {name: self._last[output] for name, output in _HANDED_ON.items()}
+        self._state = {name: self._last[output] for name, output in HANDED_ON.items()}
         self._steps += 1
 
     def finish(self):
