@@ -53,7 +53,7 @@ def _cast_to_uint8_from_float(graph):
     """Cast integers to uint8 through float: TensorRT casts to uint8 from floating point only."""
     nodes = []
     for node in graph.node:
-        if node.op_type == 'Cast' and node.attribute[0].i == TensorProto.UINT8:
+        if node.op_type == 'Cast' and _target(node).i == TensorProto.UINT8:
             through = f'{node.input[0]}_as_float'
             nodes.append(helper.make_node('Cast', [node.input[0]], [through], to=FLOAT))
             node.input[0] = through
@@ -62,8 +62,8 @@ def _cast_to_uint8_from_float(graph):
 
 
 def full_precision_nodes(graph):
-    """Indices of the nodes that stay fp32 in fp16; see the constants above."""
-    producer = {name: i for i, node in enumerate(graph.node) for name in node.output}
+    """Return indices of the nodes that stay fp32 in fp16; see the constants above."""
+    producer = {name: [i] for i, node in enumerate(graph.node) for name in node.output}
     consumers = {}
     for i, node in enumerate(graph.node):
         for name in node.input:
@@ -80,11 +80,7 @@ def full_precision_nodes(graph):
         return seen
 
     kept |= spread(_FULL_FROM, lambda name: consumers.get(name, ()), lambda node: node.output)
-    kept |= spread(
-        _FULL_TO,
-        lambda name: [producer[name]] if name in producer else (),
-        lambda node: node.input,
-    )
+    kept |= spread(_FULL_TO, lambda name: producer.get(name, ()), lambda node: node.input)
     return kept
 
 
@@ -118,8 +114,8 @@ def _to_half(model):
         for name in node.output:
             if name in now:
                 now[name] = kind
-        if node.op_type == 'Cast' and node.attribute[0].i == FLOAT:
-            node.attribute[0].i = kind
+        if node.op_type == 'Cast' and _target(node).i == FLOAT:
+            _target(node).i = kind
         nodes.append(node)
     _full_outputs(graph, nodes, now)
     _replace(graph.node, nodes)
@@ -138,6 +134,11 @@ def _full_outputs(graph, nodes, now):
                     names[j] = halves[name]
     for name, half in halves.items():
         nodes.append(helper.make_node('Cast', [half], [name], to=FLOAT))
+
+
+def _target(cast):
+    """Return the attribute with the type that a Cast casts to."""
+    return next(attribute for attribute in cast.attribute if attribute.name == 'to')
 
 
 def _replace(field, items):

@@ -149,7 +149,7 @@ class TensorRTBackend(Backend):
         """See Backend."""
         check_image(self.bundle, image)
         with self._device.current():
-            self._device.synchronize()  # a frame that was left unfinished still reads pinned memory
+            self._device.synchronize()  # an unfinished frame may still read pinned memory
             self._image[1][0] = image
             self._device.upload(*self._image)
             for (buffer, host), z in zip(self._range, (depth_min, depth_max)):

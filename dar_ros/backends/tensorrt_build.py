@@ -119,8 +119,8 @@ def _target(library, config, capabilities):
         target = getattr(library.ComputeCapability, f'SM{major}{minor}', None)
         if target is None or not config.set_compute_capability(target, i):
             raise BackendError(
-                f'TensorRT for RTX {library.__version__} does not serve GPUs of compute capability '
-                f'{major}.{minor}; install standard TensorRT'
+                f'TensorRT for RTX {library.__version__} does not serve GPUs of compute '
+                f'capability {major}.{minor}; install standard TensorRT'
             )
 
 
