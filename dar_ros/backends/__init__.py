@@ -1,7 +1,7 @@
 """Backends, and the choice among them."""
 
+from dar_ros.backends import cuda
 from dar_ros.backends.base import self_test
-from dar_ros.backends.cuda import find_gpu
 from dar_ros.errors import BackendError
 
 BACKENDS = ('tensorrt', 'torch', 'onnxruntime')  # best first; what `auto` tries
@@ -48,7 +48,7 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
 
 def _has_gpu():
     try:
-        find_gpu()
+        cuda.find_gpu()
     except BackendError:
         return False
     return True
@@ -74,5 +74,5 @@ def _load(name, bundle, precision, threads, progress):
         raise BackendError(f'{name} needs {error.name}, which is not installed; {cure}') from None
     except Exception as error:
         # The libraries raise what they like; one that fails must not keep the next from serving.
-        reason = str(error).splitlines()[0] if str(error) else 'no reason given'
+        reason = (str(error).splitlines() or ['no reason given'])[0]
         raise BackendError(f'{name} does not start: {type(error).__name__}: {reason}') from None
