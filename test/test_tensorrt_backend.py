@@ -19,8 +19,10 @@ import fake_tensorrt
 
 from dar_ros.backends import cuda, open_backend, tensorrt_build
 from dar_ros.backends.base import self_test
+from dar_ros.backends.engine_cache import read_sealed
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.backends.tensorrt_backend import TensorRTBackend
+from dar_ros.cli import main
 from dar_ros.errors import BackendError
 
 DEVICES = {
@@ -178,7 +180,19 @@ def test_engines_are_built_once_and_loaded_after(gpu, bundle, tmp_path):
     assert len(fake_tensorrt.builds) == 3 and len(lines) == 3
     folder = tmp_path / 'cache' / 'dar_ros' / 'engines'
     assert len(list(folder.glob('*.engine'))) == len(list(folder.glob('*.json'))) == 3
-    assert (folder / 'fake_tensorrt-10.3.0.timing').read_bytes().endswith(b'+++')
+
+
+def test_timings_of_earlier_builds_are_used_unless_damaged(gpu, bundle, tmp_path):
+    timing = tmp_path / 'cache' / 'dar_ros' / 'engines' / 'fake_tensorrt-10.3.0.timing'
+    TensorRTBackend(bundle, 'fp32')
+    assert read_sealed(timing) == b'+++'  # the fake adds one for every build
+    TensorRTBackend(bundle, 'fp16')
+    assert read_sealed(timing) == b'++++++'
+    timing.write_bytes(timing.read_bytes()[:-1])
+    for path in timing.parent.glob('*.engine'):
+        path.unlink()
+    TensorRTBackend(bundle, 'fp16')
+    assert read_sealed(timing) == b'+++'
 
 
 @pytest.mark.parametrize('change', ['gpu', 'capability', 'version', 'precision', 'onnx'])
@@ -210,6 +224,22 @@ def test_an_engine_that_the_library_refuses_is_built_again(gpu, bundle, monkeypa
     monkeypatch.setattr(fake_tensorrt.Runtime, 'deserialize_cuda_engine', lambda *_: None)
     with pytest.raises(BackendError, match='refuses the engine that it just built of encoder'):
         TensorRTBackend(bundle, 'fp32')
+
+
+def test_the_command_builds_tests_and_says_where(gpu, bundle, tmp_path, capsys):
+    assert main(['build-engine', '--model', str(bundle.path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == (
+        f'dar_tiny: fp16 engines for Orin, self-test passed, in {tmp_path}/cache/dar_ros/engines\n'
+    )
+    assert said.err.count('building an engine') == 3
+    fake_tensorrt.spoil = nan_in_half
+    assert main(['build-engine', '--model', str(bundle.path)]) == 0
+    said = capsys.readouterr()
+    assert 'dar_tiny: fp32 engines' in said.out and 'fp16 fails its self-test' in said.err
+    assert main(['build-engine', '--model', str(bundle.path), '--precision', 'fp16']) == 1
+    said = capsys.readouterr()
+    assert said.out == '' and said.err.startswith('dar: tensorrt in fp16 fails its self-test')
 
 
 # Falling back

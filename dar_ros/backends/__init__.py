@@ -6,8 +6,6 @@ from dar_ros.errors import BackendError
 
 BACKENDS = ('tensorrt', 'torch', 'onnxruntime')  # best first; what `auto` tries
 PRECISIONS = ('auto', 'fp32', 'fp16')
-# What stands for precision auto, best first.
-_PRECISIONS = {'tensorrt': ('fp16', 'fp32'), 'torch': ('auto',), 'onnxruntime': ('auto',)}
 _CURES = {
     'torch': 'pip install torch',
     'onnx': 'pip install onnx',
@@ -29,10 +27,10 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
     for name in BACKENDS if backend == 'auto' else (backend,):
         if backend == 'auto' and name == 'torch' and not _has_gpu():
             continue  # on a CPU onnxruntime is faster, and torch takes seconds to import
-        for candidate in _PRECISIONS[name] if precision == 'auto' else (precision,):
+        for options in _candidates(name, precision, progress):
             loaded = None
             try:
-                loaded = _load(name, bundle, candidate, threads, progress)
+                loaded = _load(name, bundle, threads, options)
                 self_test(loaded)
             except BackendError as error:
                 if loaded is not None:
@@ -46,6 +44,16 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
     raise BackendError('; '.join(failures))
 
 
+def _candidates(name, precision, progress):
+    """Return the options under which a backend is tried, best first."""
+    if name == 'tensorrt':
+        precisions = ('fp16', 'fp32') if precision == 'auto' else (precision,)
+        return [{'precision': each, 'progress': progress} for each in precisions]
+    if name == 'onnxruntime' and _has_gpu():
+        return [{'precision': precision, 'device': device} for device in ('cuda', 'cpu')]
+    return [{'precision': precision}]
+
+
 def _has_gpu():
     try:
         cuda.find_gpu()
@@ -54,19 +62,15 @@ def _has_gpu():
     return True
 
 
-def _load(name, bundle, precision, threads, progress):
+def _load(name, bundle, threads, options):
     try:
         if name == 'tensorrt':
-            from dar_ros.backends.tensorrt_backend import TensorRTBackend
-
-            return TensorRTBackend(bundle, precision, threads, progress)
-        if name == 'torch':
-            from dar_ros.backends.torch_backend import TorchBackend
-
-            return TorchBackend(bundle, precision, threads)
-        from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
-
-        return OnnxRuntimeBackend(bundle, precision, threads)
+            from dar_ros.backends.tensorrt_backend import TensorRTBackend as kind
+        elif name == 'torch':
+            from dar_ros.backends.torch_backend import TorchBackend as kind
+        else:
+            from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend as kind
+        return kind(bundle, threads=threads, **options)
     except BackendError:
         raise
     except ImportError as error:

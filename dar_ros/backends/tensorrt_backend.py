@@ -37,6 +37,7 @@ class TensorRTBackend(Backend):
         self._library = tensorrt_build.load_library()
         self._device = cuda.open_device()
         self._progress, self._cache = progress, EngineCache()
+        self.cache_folder = self._cache.folder
         self._runtime = self._library.Runtime(tensorrt_build.quiet_logger(self._library))
         try:
             with self._device.current():

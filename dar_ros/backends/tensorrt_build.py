@@ -99,7 +99,8 @@ def build_engine(
         _target(library, config, capabilities)
     for sizes in profiles:
         _add_profile(builder, network, config, sizes)
-    cache = _timing_cache(config, timing)
+    # TensorRT for RTX times nothing.
+    cache = None if is_rtx(library) or timing is None else _timing_cache(config, timing)
     if progress:
         config.progress_monitor = _monitor(library, label, progress)
     plan = builder.build_serialized_network(network, config)
@@ -141,8 +142,6 @@ def _add_profile(builder, network, config, sizes):
 
 def _timing_cache(config, path):
     """Attach the timing cache of earlier builds, or a new one if it is damaged or foreign."""
-    if path is None:
-        return None
     for known in (read_sealed(path), b''):
         cache = config.create_timing_cache(known)
         if cache is not None and config.set_timing_cache(cache, False):
