@@ -50,9 +50,17 @@ setup(
         ],
         'sim': ['mujoco>=3.2', 'tqdm', 'trimesh>=4', 'pillow'],
         'bags': ['rosbags'],  # dar extract, dar_camera
-        'tensorrt': ['tensorrt>=10.3', 'pycuda'],
+        # On a Jetson TensorRT comes with JetPack: install the other two alone.
+        'tensorrt': ['tensorrt>=10.3', 'cuda-bindings', 'onnx'],
         'dev': ['ruff'],
-        'test': ['pytest', 'pytest-timeout', 'rosbags'],
+        'test': [
+            'pytest',
+            'pytest-timeout',
+            'rosbags',
+            # TensorRT for RTX builds engines without a GPU.
+            'tensorrt-rtx-cu13-libs; platform_machine == "x86_64"',
+            'tensorrt-rtx-cu13-bindings; platform_machine == "x86_64"',
+        ],
     },
     entry_points={
         'console_scripts': [
