@@ -51,9 +51,18 @@ setup(
         'sim': ['mujoco>=3.2', 'tqdm', 'trimesh>=4', 'pillow'],
         'bags': ['rosbags'],  # dar extract, dar_camera
         'plot': ['matplotlib'],  # dar plot-log
-        'tensorrt': ['tensorrt>=10.3', 'pycuda'],
+        # On a Jetson TensorRT comes with JetPack: install the other two alone.
+        'tensorrt': ['tensorrt>=10.3', 'cuda-bindings', 'onnx'],
         'dev': ['ruff'],
-        'test': ['pytest', 'pytest-timeout', 'rosbags', 'matplotlib'],
+        'test': [
+            'pytest',
+            'pytest-timeout',
+            'rosbags',
+            'matplotlib',
+            # TensorRT for RTX builds engines without a GPU.
+            'tensorrt-rtx-cu13-libs; platform_machine == "x86_64"',
+            'tensorrt-rtx-cu13-bindings; platform_machine == "x86_64"',
+        ],
     },
     entry_points={
         'console_scripts': [

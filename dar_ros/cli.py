@@ -148,6 +148,20 @@ def build_parser():
     model_options(sub)
 
     sub = command(
+        'build-engine',
+        build_engine,
+        'Build the TensorRT engines of a model for this GPU, and test them.',
+        'dar build-engine --model models/mine --precision fp16',
+    )
+    sub.add_argument('--model', help='bundle folder (default: the bundled model)')
+    sub.add_argument(
+        '--precision',
+        choices=('auto', 'fp16', 'fp32'),
+        default='auto',
+        help='auto: fp16, or fp32 where that computes wrongly (default)',
+    )
+
+    sub = command(
         'extract',
         extract,
         'Turn a ROS 2 bag of an RGB-D camera into a `folder` data set.',
@@ -272,6 +286,25 @@ def predict(arguments):
         frame = pipeline(image, camera_of(arguments, image), settings)
         near, far, share = write_depth(out / stem, frame, image, depth_range)
         print(f'{path}: {near:.2f}-{far:.2f} m, {share:.1%} valid, {frame.steps} steps')
+
+
+def build_engine(arguments):
+    """`dar build-engine`."""
+    from dar_ros.backends import open_backend
+    from dar_ros.bundle import open_bundle
+
+    bundle = open_bundle(arguments.model)
+    backend = open_backend(bundle, 'tensorrt', arguments.precision, progress=_say)
+    for note in backend.notes:
+        _say(note)
+    print(
+        f'{bundle.name}: {backend.precision} engines for {backend.gpu.name}, self-test passed, '
+        f'in {backend.cache_folder}'
+    )
+
+
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
 def extract(arguments):

@@ -190,13 +190,14 @@ class DepthPipeline:
             )
 
 
-def open_pipeline(model=None, backend='auto', precision='auto', threads=None):
+def open_pipeline(model=None, backend='auto', precision='auto', threads=None, progress=None):
     """
-    Open a bundle folder (None: the bundled model) on a self-tested backend; or the checkpoint
-    folder of a training run, which only torch serves.
+    Open a bundle folder (None: the bundled model) on a backend, see open_backend; or the
+    checkpoint folder of a training run, which only torch serves.
     """
     if not is_checkpoint(model):
-        return DepthPipeline(open_backend(open_bundle(model), backend, precision, threads))
+        bundle = open_bundle(model)
+        return DepthPipeline(open_backend(bundle, backend, precision, threads, progress))
     if backend not in ('auto', 'torch'):
         raise UsageError(f'{model} is a checkpoint: torch serves it; {backend} needs `dar export`')
     from dar_ros.model.served import CheckpointBundle

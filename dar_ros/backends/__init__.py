@@ -1,35 +1,82 @@
 """Backends, and the choice among them."""
 
+from dar_ros.backends import cuda
 from dar_ros.backends.base import self_test
 from dar_ros.errors import BackendError
 
-BACKENDS = ('onnxruntime', 'torch')  # best first; what `auto` tries
+BACKENDS = ('tensorrt', 'torch', 'onnxruntime')  # best first; what `auto` tries
+PRECISIONS = ('auto', 'fp32', 'fp16')
+_CURES = {
+    'torch': 'pip install torch',
+    'onnx': 'pip install onnx',
+    'onnxruntime': 'pip install onnxruntime',
+}
 
 
-def open_backend(bundle, backend='auto', precision='auto', threads=None):
+def open_backend(bundle, backend='auto', precision='auto', threads=None, progress=None):
     """
     Load a bundle and return the backend, self-tested; BackendError if none serves it.
 
-    `threads`: CPU threads, None for all cores.
+    `threads`: CPU threads, None for all cores. `progress`: called with a line of text now and then
+    while an engine is built. What was passed over on the way, and why, is in the backend's
+    `notes`.
     """
     if backend not in ('auto', *BACKENDS):
         raise BackendError(f'no backend {backend!r}; there are auto, {", ".join(BACKENDS)}')
     failures = []
     for name in BACKENDS if backend == 'auto' else (backend,):
-        try:
-            loaded = _load(name, bundle, precision, threads)
-            self_test(loaded)
+        if backend == 'auto' and name == 'torch' and not _has_gpu():
+            continue  # on a CPU onnxruntime is faster, and torch takes seconds to import
+        for options in _candidates(name, precision, progress):
+            loaded = None
+            try:
+                loaded = _load(name, bundle, threads, options)
+                self_test(loaded)
+            except BackendError as error:
+                if loaded is not None:
+                    loaded.close()
+                reason = str(error) if name in str(error) else f'{name}: {error}'
+                if reason not in failures:
+                    failures.append(reason)
+                continue
+            loaded.notes = (*failures, *loaded.notes)
             return loaded
-        except BackendError as error:
-            failures.append(str(error))
     raise BackendError('; '.join(failures))
 
 
-def _load(name, bundle, precision, threads):
-    if name == 'torch':
-        from dar_ros.backends.torch_backend import TorchBackend
+def _candidates(name, precision, progress):
+    """Return the options under which a backend is tried, best first."""
+    if name == 'tensorrt':
+        precisions = ('fp16', 'fp32') if precision == 'auto' else (precision,)
+        return [{'precision': each, 'progress': progress} for each in precisions]
+    if name == 'onnxruntime' and _has_gpu():
+        return [{'precision': precision, 'device': device} for device in ('cuda', 'cpu')]
+    return [{'precision': precision}]
 
-        return TorchBackend(bundle, precision, threads)
-    from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(bundle, precision, threads)
+def _has_gpu():
+    try:
+        cuda.find_gpu()
+    except BackendError:
+        return False
+    return True
+
+
+def _load(name, bundle, threads, options):
+    try:
+        if name == 'tensorrt':
+            from dar_ros.backends.tensorrt_backend import TensorRTBackend as kind
+        elif name == 'torch':
+            from dar_ros.backends.torch_backend import TorchBackend as kind
+        else:
+            from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend as kind
+        return kind(bundle, threads=threads, **options)
+    except BackendError:
+        raise
+    except ImportError as error:
+        cure = _CURES.get((error.name or '').split('.')[0], 'see docs/tensorrt.md')
+        raise BackendError(f'{name} needs {error.name}, which is not installed; {cure}') from None
+    except Exception as error:
+        # The libraries raise what they like; one that fails must not keep the next from serving.
+        reason = (str(error).splitlines() or ['no reason given'])[0]
+        raise BackendError(f'{name} does not start: {type(error).__name__}: {reason}') from None

@@ -114,7 +114,13 @@ class DarNode(LifecycleNode):
         return self.on_shutdown(state)
 
     def _open(self):
-        return open_pipeline(*(self.values[name] for name in ('model', 'backend', 'precision')))
+        log = self.get_logger()
+        pipeline = open_pipeline(
+            *(self.values[name] for name in ('model', 'backend', 'precision')), progress=log.info
+        )
+        for note in pipeline.backend.notes:  # what was passed over for it, and why
+            log.info(note)
+        return pipeline
 
     def _stop_working(self):
         for subscription in self._subscriptions_made:
