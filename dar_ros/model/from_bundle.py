@@ -1,4 +1,4 @@
-"""The network of a bundle: deployed weights as a torch model, to go on training or to compare with."""
+"""The network of a bundle as a torch model: to go on training, or to compare with."""
 
 import onnx
 import torch
@@ -42,7 +42,8 @@ def load_bundle_weights(model, bundle):
         value = torch.from_numpy(weights[key].copy()).float()
         if value.shape != shape:
             raise UsageError(
-                f'{bundle.path}: {key} is {tuple(value.shape)}, not {tuple(shape)}: another network'
+                f'{bundle.path}: {key} is {tuple(value.shape)}, not {tuple(shape)}: '
+                'another network'
             )
         return value
 
