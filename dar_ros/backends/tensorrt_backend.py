@@ -28,7 +28,7 @@ class TensorRTBackend(Backend):
 
     name = 'tensorrt'
 
-    def __init__(self, bundle, precision='auto', threads=None, progress=None):
+    def __init__(self, bundle, precision='auto', progress=None):
         super().__init__(bundle)
         self.precision = 'fp16' if precision == 'auto' else precision
         if self.precision not in PRECISIONS:
