@@ -342,7 +342,7 @@ def test_onnx_is_needed_to_build_only(gpu, bundle, monkeypatch):
         open_backend(bundle, 'tensorrt', 'fp16')
 
 
-def test_without_a_driver_no_library_is_touched(bundle, monkeypatch):
+def test_without_a_driver_no_library_is_touched(bundle, monkeypatch, capsys):
     """TensorRT crashes on loading an engine without a driver; auto starts fast, and says why."""
 
     def missing(name):
@@ -354,6 +354,9 @@ def test_without_a_driver_no_library_is_touched(bundle, monkeypatch):
     backend = open_backend(bundle)
     assert backend.name == 'onnxruntime'
     assert backend.notes == ('tensorrt: no NVIDIA driver (libcuda.so.1 is not found)',)
+    assert main(['build-engine', '--model', str(bundle.path)]) == 1
+    said = capsys.readouterr()
+    assert said.err == 'dar: tensorrt: no NVIDIA driver (libcuda.so.1 is not found)\n'
 
 
 # On hardware
