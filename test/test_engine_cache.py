@@ -12,6 +12,7 @@ import pytest
 from dar_ros.backends.engine_cache import (
     EngineCache,
     cache_folder,
+    locked,
     read_sealed,
     write_sealed,
     write_whole,
@@ -180,6 +181,9 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_cure(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(BackendError, match='file/engines cannot hold engines.*XDG_CACHE_HOME'):
         EngineCache(tmp_path / 'file' / 'engines')
+    with pytest.raises(BackendError, match='cannot be opened.*XDG_CACHE_HOME'):
+        with locked(tmp_path / 'absent' / 'engine.lock'):
+            pass
     with pytest.raises(BackendError, match='cannot be written.*XDG_CACHE_HOME'):
         write_whole(tmp_path / 'absent' / 'engine', b'')
 

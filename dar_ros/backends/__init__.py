@@ -27,14 +27,10 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
     for name in BACKENDS if backend == 'auto' else (backend,):
         if backend == 'auto' and name == 'torch' and not _has_gpu():
             continue  # on a CPU onnxruntime is faster, and torch takes seconds to import
-        for options in _candidates(name, precision, progress):
-            loaded = None
+        for options in _candidates(name, precision, threads, progress):
             try:
-                loaded = _load(name, bundle, threads, options)
-                self_test(loaded)
+                loaded = _open(name, bundle, options)
             except BackendError as error:
-                if loaded is not None:
-                    loaded.close()
                 reason = str(error) if name in str(error) else f'{name}: {error}'
                 if reason not in failures:
                     failures.append(reason)
@@ -44,14 +40,15 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
     raise BackendError('; '.join(failures))
 
 
-def _candidates(name, precision, progress):
+def _candidates(name, precision, threads, progress):
     """Return the options under which a backend is tried, best first."""
     if name == 'tensorrt':
         precisions = ('fp16', 'fp32') if precision == 'auto' else (precision,)
         return [{'precision': each, 'progress': progress} for each in precisions]
+    options = {'precision': precision, 'threads': threads}
     if name == 'onnxruntime' and _has_gpu():
-        return [{'precision': precision, 'device': device} for device in ('cuda', 'cpu')]
-    return [{'precision': precision}]
+        return [{**options, 'device': device} for device in ('cuda', 'cpu')]
+    return [options]
 
 
 def _has_gpu():
@@ -62,21 +59,35 @@ def _has_gpu():
     return True
 
 
-def _load(name, bundle, threads, options):
+def _open(name, bundle, options):
+    """Load and self-test one backend; BackendError whatever goes wrong."""
+    loaded = None
     try:
-        if name == 'tensorrt':
-            from dar_ros.backends.tensorrt_backend import TensorRTBackend as kind
-        elif name == 'torch':
-            from dar_ros.backends.torch_backend import TorchBackend as kind
-        else:
-            from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend as kind
-        return kind(bundle, threads=threads, **options)
-    except BackendError:
-        raise
-    except ImportError as error:
-        cure = _CURES.get((error.name or '').split('.')[0], 'see docs/tensorrt.md')
-        raise BackendError(f'{name} needs {error.name}, which is not installed; {cure}') from None
+        loaded = _kind(name)(bundle, **options)
+        self_test(loaded)
+        return loaded
     except Exception as error:
-        # The libraries raise what they like; one that fails must not keep the next from serving.
-        reason = (str(error).splitlines() or ['no reason given'])[0]
-        raise BackendError(f'{name} does not start: {type(error).__name__}: {reason}') from None
+        if loaded is not None:
+            loaded.close()
+        if isinstance(error, BackendError):
+            raise
+        if isinstance(error, ImportError):
+            cure = _CURES.get((error.name or '').split('.')[0], 'see docs/tensorrt.md')
+            reason = f'needs {error.name}, which is not installed; {cure}'
+        else:
+            # Libraries raise what they like; one that fails must not keep the next from serving.
+            reason = (
+                f'does not start: {type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+            )
+        raise BackendError(f'{name} {reason}') from None
+
+
+def _kind(name):
+    """Return the class of a backend; its libraries are imported here or when it is made."""
+    if name == 'tensorrt':
+        from dar_ros.backends.tensorrt_backend import TensorRTBackend as kind
+    elif name == 'torch':
+        from dar_ros.backends.torch_backend import TorchBackend as kind
+    else:
+        from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend as kind
+    return kind

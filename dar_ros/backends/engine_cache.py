@@ -118,6 +118,12 @@ def write_whole(path, data):
 @contextmanager
 def locked(path):
     """Hold a lock file; the kernel frees it when its process ends, however it ends."""
-    with open(path, 'w') as file:
+    try:
+        file = open(path, 'w')
+    except OSError as error:
+        raise BackendError(
+            f'{path} cannot be opened ({error.strerror}); set XDG_CACHE_HOME to a writable folder'
+        ) from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

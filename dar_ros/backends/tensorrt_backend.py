@@ -7,6 +7,7 @@ frame sets nothing, allocates nothing, and is replayed from CUDA graphs where th
 """
 
 import math
+from contextlib import suppress
 
 import numpy as np
 
@@ -21,14 +22,14 @@ PRECISIONS = ('fp16', 'fp32')
 
 class TensorRTBackend(Backend):
     """
-    Engines come from the cache, or are built here, which takes minutes on a Jetson.
+    Engines come from the cache, or are built here, which may take minutes.
 
     `precision` auto is fp16. `progress` is called with a line of text now and then in a build.
     """
 
     name = 'tensorrt'
 
-    def __init__(self, bundle, precision='auto', threads=None, progress=None):
+    def __init__(self, bundle, precision='auto', progress=None):
         super().__init__(bundle)
         self.precision = 'fp16' if precision == 'auto' else precision
         if self.precision not in PRECISIONS:
@@ -38,9 +39,10 @@ class TensorRTBackend(Backend):
         self._device = cuda.open_device()
         self._progress, self._cache = progress, EngineCache()
         self.cache_folder = self._cache.folder
-        self._runtime = self._library.Runtime(tensorrt_build.quiet_logger(self._library))
         try:
             with self._device.current():
+                logger = tensorrt_build.quiet_logger(self._library)
+                self._runtime = self._library.Runtime(logger)
                 self._engines = {graph: self._engine(graph) for graph in tensorrt_build.GRAPHS}
                 self._lay_out()
         except BaseException:
@@ -134,7 +136,7 @@ class TensorRTBackend(Backend):
             shared = {n: upsample.tensors[n] for n in ('metric_depth', 'range_class', 'scale')}
             self._takes.append(take)
             self._upsamples.append(upsample)
-            device.synchronize()  # the pinned index is freed with this round
+            device.synchronize()  # before the pinned index goes
         image = encode.tensors['image']
         self._image = (image, device.pinned(image.shape, image.dtype))
         self._results = [(b, device.pinned(b.shape, b.dtype)) for b in shared.values()]
@@ -187,9 +189,11 @@ class TensorRTBackend(Backend):
 
     def close(self):
         """See Backend; what `finish` returned must not be used any more."""
-        # Contexts first, then their engines, then the memory under both.
-        self._encode, self._takes, self._upsamples, self._engines = None, [], [], {}
-        self._steps = None
-        if self._device:
-            self._device.close()
+        if self._device is None:
+            return
+        with suppress(BackendError), self._device.current():
+            # Contexts first, then their engines, then the memory under both.
+            self._encode, self._takes, self._upsamples = None, [], []
+            self._engines, self._steps = {}, None
+        self._device.close()
         self._device = None
