@@ -5,7 +5,7 @@ from dar_ros.backends.base import self_test
 from dar_ros.errors import BackendError
 
 BACKENDS = ('tensorrt', 'torch', 'onnxruntime')  # best first; what `auto` tries
-PRECISIONS = ('auto', 'fp32', 'fp16')
+PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 _CURES = {
     'torch': 'pip install torch',
     'onnx': 'pip install onnx',
@@ -42,13 +42,15 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
 
 def _candidates(name, precision, threads, progress):
     """Return the options under which a backend is tried, best first."""
+    halves = precision == 'auto' and (name == 'tensorrt' or name == 'torch' and _has_gpu())
+    precisions = ('fp16', 'fp32') if halves else (precision,)
     if name == 'tensorrt':
-        precisions = ('fp16', 'fp32') if precision == 'auto' else (precision,)
         return [{'precision': each, 'progress': progress} for each in precisions]
-    options = {'precision': precision, 'threads': threads}
+    options = {'threads': threads}
     if name == 'onnxruntime' and _has_gpu():
-        return [{**options, 'device': device} for device in ('cuda', 'cpu')]
-    return [options]
+        devices = ('cuda', 'cpu')
+        return [{**options, 'precision': precision, 'device': device} for device in devices]
+    return [{**options, 'precision': each} for each in precisions]
 
 
 def _has_gpu():
