@@ -192,9 +192,13 @@ def convex_upsample(x, mask):
     x (B, C, h, w), mask logits (B, 9 * 16, h, w) -> (B, C, 4 h, 4 w).
     """
     batch, channels, h, w = x.shape
-    weights = torch.softmax(mask.view(batch, 1, 9, UPSAMPLING**2, h, w), 2)
+    mask = mask.view(batch, 1, 9, UPSAMPLING**2, h, w)
+    # A softmax over the nine, divided once at the end: along an inner axis onnxruntime's Softmax
+    # takes four times as long as all the rest here.
+    weights = torch.exp(mask - mask.amax(2, keepdim=True))
     padded = F.pad(x, (1, 1, 1, 1), mode='replicate')
     neighbors = [padded[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)]
     fine = sum(neighbor.unsqueeze(2) * weights[:, :, i] for i, neighbor in enumerate(neighbors))
+    fine = fine / weights.sum(2)
     # (B, C, 16, h, w) -> (B, C * 16, h, w) -> (B, C, 4 h, 4 w)
     return F.pixel_shuffle(fine.reshape(batch, channels * UPSAMPLING**2, h, w), UPSAMPLING)
