@@ -35,7 +35,7 @@ class StepScheduler:
         self._image_size = image_size
 
     def record(self, stage, seconds, outside=False):
-        """Remember how long a stage took; `outside`: it follows the pipeline, within the budget."""
+        """Remember how long a stage took; one `outside` follows the pipeline, in the budget."""
         if outside and stage not in self._after:
             self._after.append(stage)
         self._times[stage].append((self._frame, seconds))
