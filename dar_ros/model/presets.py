@@ -149,7 +149,6 @@ PRESETS = {
         width=192,
         layers=2,
         heads=3,
-        mlp_ratio=4.0,
         latent_width=48,
         canonical_focal=240.0,
     ),

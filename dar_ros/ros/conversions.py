@@ -15,7 +15,8 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from dar_ros.errors import FrameError
-from dar_ros.geometry import Intrinsics, unproject
+from dar_ros.geometry import Intrinsics, rays
+from dar_ros.postprocess import row_blocks
 
 MAX_SIDE = 16384  # pixels; more is a broken header, not a camera
 
@@ -264,20 +265,25 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
     float32 x y z and, with `rgb` (H, W, 3), packed rgb: 16 bytes a point (12 without). NaN where
     the depth is not finite or `invalid` (H, W) is True.
     """
-    points = unproject(depth, intrinsics, stride)
-    bad = ~np.isfinite(points[..., 2])
-    if invalid is not None:
-        bad |= invalid[::stride, ::stride]
-    height, width = bad.shape
+    x, y = rays(intrinsics, *depth.shape, stride)
+    height, width = y.size, x.size
     fields = 3 if rgb is None else 4
-    packed = np.empty((height, width, fields), '<f4')
-    packed[..., :3] = points
-    packed[bad, :3] = np.nan
-    if rgb is not None:
-        color = rgb[::stride, ::stride].astype(np.uint32)
-        packed[..., 3] = (
-            (color[..., 0] << 16 | color[..., 1] << 8 | color[..., 2]).astype('<u4').view('<f4')
-        )
+    data = array.array('B', [0]) * (4 * fields * height * width)
+    packed = np.frombuffer(data, '<f4').reshape(height, width, fields)
+    for rows in row_blocks(height, width):
+        taken = slice(rows.start * stride, rows.stop * stride, stride), slice(None, None, stride)
+        z = np.array(depth[taken], np.float32, order='C')
+        bad = ~np.isfinite(z)
+        if invalid is not None:
+            bad |= invalid[taken]
+        z[bad] = np.nan
+        planes = [z * x, z * y[rows], z]
+        if rgb is not None:
+            # Bytes b g r 0 are the packed number 0x00rrggbb that pcl and RViz read.
+            color = cv2.cvtColor(np.ascontiguousarray(rgb[taken]), cv2.COLOR_RGB2BGRA)
+            color = color.view('<u4')[..., 0] & np.uint32(0xFFFFFF)
+            planes.append(color.view('<f4'))
+        cv2.merge(planes, packed[rows])  # straight into the message's memory
     return PointCloud2(
         header=header,
         height=height,
@@ -286,7 +292,7 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
         is_dense=False,
         point_step=4 * fields,
         row_step=4 * fields * width,
-        data=_bytes(packed),
+        data=data,
         fields=[
             PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
             for i, name in enumerate(('x', 'y', 'z', 'rgb')[:fields])
