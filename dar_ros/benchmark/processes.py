@@ -1,5 +1,6 @@
 """Processes of the benchmark: an isolated ROS domain, and what runs in it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dar_ros.ros.middleware import profile_variable
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_PATIENCE = 15.0  # seconds
+PATIENCE = 1800  # seconds for a part: an engine may have to be built first
 
 
 def isolate():
@@ -34,3 +36,20 @@ def started(module, *arguments):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def figures(module, *arguments):
+    """
+    Run `python -m MODULE ...` to its end; what it printed as JSON in its last line.
+
+    {'error': reason} where there is none.
+    """
+    command = [sys.executable, '-m', module, *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        return json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return {'error': f'not done in {PATIENCE} s'}
+    except (ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or ['no output'])[-1]
+        return {'error': f'exit code {done.returncode}: {last}'}
