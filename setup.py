@@ -51,6 +51,7 @@ setup(
         'sim': ['mujoco>=3.2', 'tqdm', 'trimesh>=4', 'pillow'],
         'bags': ['rosbags'],  # dar extract
         'tensorrt': ['tensorrt>=10.3', 'pycuda'],
+        'bench': ['transformers>=4.46'],  # the peer of dar benchmark; beside train
         'dev': ['ruff'],
         'test': ['pytest', 'pytest-timeout', 'rosbags'],
     },
