@@ -203,7 +203,8 @@ def _backends(model):
         cure = 'pip install "dar_ros[tensorrt]"; on a Jetson, TensorRT is part of JetPack'
         yield Finding('backend', NOTE, f'{best} is the best here; TensorRT is faster', cure)
     else:
-        yield Finding('backend', OK, f'{best} is what auto takes')
+        more = '' if gpu else '; without an NVIDIA GPU there is no better one'
+        yield Finding('backend', OK, f'{best} is what auto takes{more}')
 
 
 def version(*distributions):

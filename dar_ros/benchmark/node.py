@@ -20,9 +20,9 @@ RATE = 30.0  # Hz
 STARTS = 3
 PATIENCE = 60.0  # seconds for the first depth image
 SETTLE = 2.0  # seconds before anything counts
-# An image counts as arrived this long after its stamp: the camera still had to build and to
-# publish it, the middleware to deliver it.
-IN_FLIGHT = 0.010
+# An image counts as there this long after the middleware received it: rclpy has to take it and to
+# make a message of it.
+TAKING = 0.010
 
 
 def run(bench):
@@ -47,6 +47,7 @@ def run(bench):
         'frames offered',
         'dropped',
         'newest at start',
+        'age at start ms',
     )
     title = f'Node over DDS, camera at {RATE:g} Hz, depth/image and depth/points heard'
     part.tables.append((title, columns, rows))
@@ -94,6 +95,7 @@ class Ears:
         from rclpy.qos import QoSProfile, qos_profile_sensor_data
         from sensor_msgs.msg import CameraInfo
 
+        from dar_ros.benchmark.probe import stamp_of
         from dar_ros.ros.outputs import TOPICS
 
         self._rclpy = rclpy
@@ -104,19 +106,18 @@ class Ears:
         self.node.create_subscription(
             CameraInfo,
             'camera_info',
-            lambda message: self.offered.append(_stamp(message)),
+            lambda message: self.offered.append(stamp_of(message)),
             QoSProfile(depth=100),
         )
         for topic in HEARD:
             self.node.create_subscription(
                 TOPICS[topic],
                 topic,
-                self._depth if topic == 'depth/image' else lambda message: None,
+                (lambda message: self.arrived.append((stamp_of(message), time.time())))
+                if topic == 'depth/image'
+                else (lambda message: None),
                 qos_profile_sensor_data,
             )
-
-    def _depth(self, message):
-        self.arrived.append((_stamp(message), time.time()))
 
     def spin(self, seconds):
         """Listen for a while."""
@@ -139,10 +140,6 @@ class Ears:
         self._rclpy.try_shutdown()
 
 
-def _stamp(message):
-    return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
-
-
 def _stream(bench, source, notes):
     """Run camera and node; the row of the table, and whether each frame was the newest."""
     ears = Ears()
@@ -162,8 +159,9 @@ def _stream(bench, source, notes):
         ears.close()
     offered = [stamp for stamp in ears.offered if begin <= stamp < end]
     latencies = [now - stamp for stamp, now in ears.arrived if begin <= stamp < end]
-    begun = [(stamp, at) for stamp, at in json.loads(notes.read_text()) if begin <= stamp < end]
-    newest = newest_at_start(begun, ears.offered)
+    noted = json.loads(notes.read_text())
+    begun = [(stamp, at) for stamp, at in noted['begun'] if begin <= stamp < end]
+    newest = newest_at_start(begun, noted['received'])
     span = end - begin
     row = (
         len(latencies) / span,
@@ -173,21 +171,23 @@ def _stream(bench, source, notes):
         len(offered),
         len(offered) - len(latencies),
         f'{np.mean(newest):.3f}',
+        float(np.median([at - stamp for stamp, at in begun])) * 1000,
     )
     return row, newest
 
 
-def newest_at_start(begun, offered):
+def newest_at_start(begun, received):
     """
-    Whether each frame (stamp, time of its begin) was the newest of the `offered` stamps that had
-    arrived.
+    Whether each frame (stamp, begin) was the newest image that was there when it began.
+
+    `received`: (stamp, when the middleware had it) of every image that the node took.
     """
-    offered = np.sort(offered)
+    stamps, times = np.array(sorted(received, key=lambda pair: pair[1])).T
+    newest = np.maximum.accumulate(stamps)
     result = []
     for stamp, at in begun:
-        arrived = offered[offered <= at - IN_FLIGHT]
-        # Stamps are compared with a microsecond's slack: they are floats here.
-        result.append(bool(not arrived.size or arrived[-1] <= stamp + 1e-6))
+        count = np.searchsorted(times, at - TAKING, side='right')
+        result.append(bool(count == 0 or newest[count - 1] <= stamp))
     return result
 
 

@@ -1,7 +1,8 @@
 """
-`python -m dar_ros.benchmark.probe FILE`: the node, noting when it began with which frame.
+`python -m dar_ros.benchmark.probe FILE`: the node, noting what it was given and what it took.
 
-FILE receives JSON at the end: [[stamp, begin], ...] in seconds.
+FILE receives JSON at the end, times in seconds: received, [[stamp, when the middleware had it]],
+and begun, [[stamp, when its processing began]].
 """
 
 import json
@@ -14,21 +15,30 @@ from dar_ros.ros.process import run_node
 
 
 class ProbedNode(DarNode):
-    """DarNode as it is, with a note per frame."""
+    """DarNode as it is, with a note per image."""
 
     def __init__(self, file):
-        self._file, self._begun = Path(file), []
+        self._file, self._notes = Path(file), {'received': [], 'begun': []}
         super().__init__()
 
+    def _on_image(self, msg, info):
+        # Two arguments: rclpy then tells when the middleware received the message.
+        self._notes['received'].append((stamp_of(msg), info['received_timestamp'] * 1e-9))
+        super()._on_image(msg)
+
     def _process(self, msg):
-        stamp = msg.header.stamp.sec + msg.header.stamp.nanosec * 1e-9
-        self._begun.append((stamp, time.time()))
+        self._notes['begun'].append((stamp_of(msg), time.time()))
         super()._process(msg)
 
     def destroy_node(self):
         """Write the notes."""
         super().destroy_node()
-        self._file.write_text(json.dumps(self._begun))
+        self._file.write_text(json.dumps(self._notes))
+
+
+def stamp_of(message):
+    """Stamp of a message's header, seconds."""
+    return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
 
 
 if __name__ == '__main__':
