@@ -221,15 +221,27 @@ def info_for_depth(info, header, size, intrinsics, rectified=False):
 
 def _image(header, array_, encoding):
     height, width = array_.shape[:2]
-    return Image(
+    message = Image(
         header=header,
         height=height,
         width=width,
         encoding=encoding,
         is_bigendian=0,
         step=array_.strides[0],
-        data=_bytes(array_),
     )
+    return _give_data(message, _bytes(array_))
+
+
+def _give_data(message, data):
+    """
+    Let a message have `data` (array.array of type B) as it is; returns the message.
+
+    Constructors copy it, in Kilted twice; Kilted's setter copies it too unless it checks it.
+    """
+    if hasattr(message, '_check_fields'):
+        message._check_fields = True
+    message.data = data
+    return message
 
 
 def _bytes(array_):
@@ -284,7 +296,7 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
             color = color.view('<u4')[..., 0] & np.uint32(0xFFFFFF)
             planes.append(color.view('<f4'))
         cv2.merge(planes, packed[rows])  # straight into the message's memory
-    return PointCloud2(
+    message = PointCloud2(
         header=header,
         height=height,
         width=width,
@@ -292,9 +304,9 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
         is_dense=False,
         point_step=4 * fields,
         row_step=4 * fields * width,
-        data=data,
         fields=[
             PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
             for i, name in enumerate(('x', 'y', 'z', 'rgb')[:fields])
         ],
     )
+    return _give_data(message, data)
