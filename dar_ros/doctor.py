@@ -274,7 +274,9 @@ def _try_cuda():
             driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
             capability.append(value.value)
         gpus.append([name.value.decode(errors='replace'), *capability])
-    return {'driver': number.value, 'gpus': gpus} if gpus else {'error': 'the driver has no device'}
+    return (
+        {'driver': number.value, 'gpus': gpus} if gpus else {'error': 'the driver has no device'}
+    )
 
 
 def _try_backend(name, model=None):
@@ -294,12 +296,7 @@ def _try_backend(name, model=None):
     return {'ms': (time.perf_counter() - began) * 1000}
 
 
-TRIES = {
-    'ros': _try_ros,
-    'cv_bridge': _try_cv_bridge,
-    'cuda': _try_cuda,
-    'backend': _try_backend,
-}
+TRIES = {'ros': _try_ros, 'cv_bridge': _try_cv_bridge, 'cuda': _try_cuda, 'backend': _try_backend}
 
 if __name__ == '__main__':
     print(json.dumps(TRIES[sys.argv[1]](*sys.argv[2:])))

@@ -11,7 +11,7 @@ from dar_ros.backends.base import BEYOND, TOO_NEAR
 from dar_ros.preprocess import restore
 
 BEYOND_RANGE = ('inf', 'nan', 'clamp')
-BLOCK = 1 << 15  # pixels that are worked on at a time
+BLOCK = 1 << 16  # pixels that are worked on at a time
 BLEND_LIMIT = 0.08  # relative difference of neighbours above which a resize must not blend them
 
 
@@ -106,8 +106,9 @@ def _ramps(depth, threshold):
             (flying[1:-1].T, (depth[1:] - depth[:-1]).T, limit[1:-1].T),
         ):
             before, after = step[:, :-1], step[:, 1:]
-            part |= np.minimum(before, after) > middle
-            part |= np.maximum(before, after) < -middle
+            # The lesser of two rises, or of two falls; negative where one of each.
+            rise, fall = np.minimum(before, after), np.maximum(before, after)
+            part |= np.maximum(rise, np.negative(fall, out=fall), out=rise) > middle
     return flying
 
 

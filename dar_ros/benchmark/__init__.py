@@ -24,16 +24,7 @@ CHECKS = {
     'rss_growth_mb': ('endurance', 'max', 10.0),
     'budget_met': ('budget', 'min', 0.99),
 }
-PARTS = (
-    'stages',
-    'backends',
-    'messages',
-    'budget',
-    'decoder',
-    'peers',
-    'node',
-    'endurance',
-)
+PARTS = ('stages', 'backends', 'messages', 'budget', 'decoder', 'peers', 'node', 'endurance')
 
 
 @dataclass

@@ -23,15 +23,7 @@ HANDED_ON = {
     'past_keys': 'keys',
     'past_values': 'values',
 }
-RECOMPUTE_INPUTS = (
-    'prefix',
-    'latent',
-    'low',
-    'high',
-    'memory_keys',
-    'memory_values',
-    'detail',
-)
+RECOMPUTE_INPUTS = ('prefix', 'latent', 'low', 'high', 'memory_keys', 'memory_values', 'detail')
 
 
 class DisagreementError(DarError):
@@ -69,7 +61,10 @@ def run(bench):
     backend = OnnxRuntimeBackend(bundle, threads=bench.threads)
     # Of every step what does not come from the one before: the first step's state, sizes, image.
     given = [
-        {name: tensor.numpy() for name, tensor in zip(STEP_INPUTS, step_inputs(model, reference, k))}
+        {
+            name: tensor.numpy()
+            for name, tensor in zip(STEP_INPUTS, step_inputs(model, reference, k))
+        }
         for k in range(bundle.num_steps)
     ]
 
@@ -173,7 +168,7 @@ def _recompute_arguments(model, reference, modules):
 
 
 def _flops(model, reference, modules, arguments):
-    """FLOPs of all steps, cached and recomputed, as torch counts matrix products and convolutions."""
+    """FLOPs of all steps, cached and recomputed: torch counts products and convolutions."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -199,5 +194,5 @@ def _compare(cached, recomputed, bin_space):
         share = (np.abs(found - expected) <= TOLERANCE * np.abs(expected)).mean()
         if share < SHARE:
             raise DisagreementError(
-                f'step {k + 1}: cached and recomputed depth agree on {share:.2%} of the pixels only'
+                f'step {k + 1}: cached and recomputed depth agree on only {share:.2%} of the pixels'
             )

@@ -1,8 +1,8 @@
 """
 Whether memory grows: many frames through everything that the node does with a frame.
 
-Image message -> RGB -> pipeline -> all five output messages, as fast as they go, in a
-process without DDS. The network is dar_tiny's with random weights at a small input, the image sizes
+Image message -> RGB -> pipeline -> all five output messages, as fast as they go, in a process
+without DDS. The network is dar_tiny's with random weights at a small input, the image sizes
 change, the steps vary: what could leak is the same code, and the frames are many.
 """
 
@@ -42,6 +42,9 @@ def run(bench):
 
 def main(model, frames, threads):
     """Process frames and print {'seconds', 'readings': [[frame, MB], ...]} as JSON."""
+    from dar_ros.ros.memory import keep_freed_memory
+
+    keep_freed_memory()  # as the node does
     frames = int(frames)
     pipeline = open_pipeline(model, 'onnxruntime', threads=int(threads))
     process = _processor(pipeline)

@@ -47,9 +47,7 @@ def run(bench):
         part.values[f'edge_k{k}_over_dav2s'] = round(float(ratio), 3)
     rows = [(name, *p50_p95(times[name]), p50(times[name]) / p50(dav2s)) for name in calls]
     height, width = bundle.input_size
-    title = (
-        f'Peers at {width}x{height}, onnxruntime fp32, {bench.threads} threads, random weights'
-    )
+    title = f'Peers at {width}x{height}, onnxruntime fp32, {bench.threads} threads, random weights'
     part.tables.append((title, ('network', 'p50 ms', 'p95 ms', 'over the peer'), rows))
     backend.close()
     return part

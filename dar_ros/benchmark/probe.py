@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from dar_ros.ros.memory import keep_freed_memory
 from dar_ros.ros.node import DarNode, autostart
 from dar_ros.ros.process import run_node
 
@@ -42,4 +43,5 @@ def stamp_of(message):
 
 
 if __name__ == '__main__':
+    keep_freed_memory()
     sys.exit(run_node(lambda: ProbedNode(sys.argv[1]), 'dar_node', begin=autostart))

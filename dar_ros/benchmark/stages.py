@@ -61,7 +61,9 @@ def _call(pipeline, size, settings, keep=lambda timings: None):
 def _by_steps(pipeline, size, rounds):
     bundle = pipeline.bundle
     steps = range(1, bundle.num_steps + 1)
-    times = interleaved({k: _call(pipeline, size, DepthSettings(num_steps=k)) for k in steps}, rounds)
+    times = interleaved(
+        {k: _call(pipeline, size, DepthSettings(num_steps=k)) for k in steps}, rounds
+    )
     rows = [(k, *p50_p95(times[k]), 1 / p50(times[k])) for k in steps]
     return (f'{bundle.name}: steps taken, 640x480', ('K', 'p50 ms', 'p95 ms', 'Hz'), rows)
 

@@ -81,7 +81,7 @@ def report(result):
     machine = result['machine']
     lines = [
         f'{machine["cpu"]}, {machine["cores"]} cores; Python {machine["python"]}, onnxruntime '
-        f'{machine["onnxruntime"]}; {result["settings"]["rounds"]} rounds.',
+        f'{machine["onnxruntime"]}; {result["settings"]["rounds"]} rounds.'
     ]
     rows = [
         (c['name'], _short(c['value']), _short(c['limit']), 'ok' if c['ok'] else '**short**')
