@@ -93,7 +93,7 @@ class DepthPipeline:
         Tell how long the caller needed for the last frame after this pipeline: the latency budget
         then leaves room for as much.
         """
-        self._scheduler.record('publish', seconds, outside=True)
+        self._scheduler.record('publish', seconds)
 
     def warm_up(self):
         """

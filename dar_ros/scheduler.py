@@ -22,7 +22,6 @@ class StepScheduler:
     def __init__(self):
         self._times = defaultdict(lambda: deque(maxlen=SAMPLES))  # stage -> (frame, seconds)
         self._fastest = {}  # step stage -> least of its time over the encoder's in the same frame
-        self._after = ['upsample', 'postprocess']  # stages that follow the last step
         self._trial, self._last_trial = (None, 0.0), -MEMORY  # (stage, seconds it may take), frame
         self._frame, self._image_size, self._encode = 0, None, 0.0
 
@@ -30,14 +29,12 @@ class StepScheduler:
         """Count a frame; a new image size (H, W) makes the work at image size unknown."""
         self._frame += 1
         if image_size != self._image_size:
-            for stage in self._after[1:]:
+            for stage in ('postprocess', 'publish'):
                 self._times.pop(stage, None)
         self._image_size = image_size
 
-    def record(self, stage, seconds, outside=False):
-        """Remember how long a stage took; one `outside` follows the pipeline, in the budget."""
-        if outside and stage not in self._after:
-            self._after.append(stage)
+    def record(self, stage, seconds):
+        """Remember how long a stage took."""
         self._times[stage].append((self._frame, seconds))
         if stage == self._trial[0]:
             if seconds <= self._trial[1]:
@@ -60,7 +57,10 @@ class StepScheduler:
         `elapsed` seconds of it are gone.
         """
         stage = f'step_{step}'
-        left = budget - elapsed - sum(self.expected(name) for name in self._after)
+        left = budget - elapsed - self.expected('upsample') - self.expected('postprocess')
+        # Only some callers tell how long they publish.
+        publish = self.expected('publish')
+        left -= publish if publish < math.inf else 0.0
         if self.expected(stage) < math.inf:
             return self.expected(stage) <= left
         if self._frame - self._last_trial < MEMORY or not self._hope(stage) <= left:

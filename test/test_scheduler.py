@@ -84,6 +84,15 @@ def test_the_callers_work_before_and_after_is_inside_the_budget(timed, image):
     assert pipeline(image, None, budget, began=clock.now - 0.010).steps == 2
 
 
+def test_a_caller_that_tells_no_more_of_publishing_keeps_its_steps(timed, image, monkeypatch):
+    monkeypatch.setattr('dar_ros.scheduler.MEMORY', 20)
+    pipeline, _ = timed
+    budget = DepthSettings(latency_budget_ms=45)
+    pipeline.record_publish(0.010)
+    steps = [pipeline(image, None, budget).steps for _ in range(21)]
+    assert steps[0] == 3 and steps[-1] == 4
+
+
 def test_a_slow_consumer_of_every_step_is_not_taken_for_a_slow_step(timed, image):
     pipeline, clock = timed
     for _ in pipeline.per_step(image):

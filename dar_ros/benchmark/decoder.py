@@ -194,5 +194,5 @@ def _compare(cached, recomputed, bin_space):
         share = (np.abs(found - expected) <= TOLERANCE * np.abs(expected)).mean()
         if share < SHARE:
             raise DisagreementError(
-                f'step {k + 1}: cached and recomputed depth agree on only {share:.2%} of the pixels'
+                f'step {k + 1}: cached and recomputed depth agree on {share:.2%} of the pixels'
             )

@@ -45,8 +45,8 @@ def run(bench):
             warm = sum(copy_seconds(count, bench.rounds) for count in bytes_moved(size).values())
             part.data[view] = round(_sum(times) / _sum(floors), 3)
             part.notes.append(
-                f'{view}: {part.data[view]} times the floor. The same bytes, copied again and again '
-                f'between two warm buffers, take {warm * 1000:.2f} ms.'
+                f'{view}: {part.data[view]} times the floor. The same bytes between warm buffers '
+                f'take {warm * 1000:.2f} ms.'
             )
     finally:
         node.destroy_node()
