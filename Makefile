@@ -27,8 +27,8 @@ test: $(VENV)/test.stamp
 lint: $(VENV)/test.stamp
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
-bench: $(VENV)/run.stamp
-	$(PY) -m dar_ros.cli evaluate --dataset sim --frames 50
+bench: $(VENV)/bench.stamp
+	$(PY) -m dar_ros.cli benchmark --check
 
 clean:
 	rm -rf $(VENV) build install log demo/*.npy *.egg-info
@@ -48,4 +48,8 @@ $(VENV)/run.stamp: setup.py | $(VENV)/bin/python
 $(VENV)/test.stamp: $(VENV)/run.stamp
 	sh scripts/apt-install.sh sweethome3d-furniture
 	$(PIP) --editable '.[$(RUN_EXTRAS),train,dev,test]'
+	touch $@
+
+$(VENV)/bench.stamp: $(VENV)/run.stamp
+	$(PIP) --editable '.[$(RUN_EXTRAS),train,bench]'
 	touch $@

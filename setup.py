@@ -53,6 +53,7 @@ setup(
         'plot': ['matplotlib'],  # dar plot-log
         # On a Jetson TensorRT comes with JetPack: install the other two alone.
         'tensorrt': ['tensorrt>=10.3', 'cuda-bindings', 'onnx'],
+        'bench': ['transformers>=4.46'],  # the peer of dar benchmark; beside train
         'dev': ['ruff'],
         'test': [
             'pytest',

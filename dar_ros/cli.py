@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dar_ros import __version__
 from dar_ros.cli_evaluate import add_commands
+from dar_ros.cli_machine import add_machine_commands
 from dar_ros.cli_options import (
     camera_of,
     camera_options,
@@ -37,6 +38,8 @@ INSTALL = {
     'matplotlib': 'pip install "dar_ros[plot]"',
     'trimesh': 'pip install "dar_ros[sim]"',
     'cv2': 'pip install opencv-python-headless',
+    'transformers': 'pip install "dar_ros[bench]"',
+    'rclpy': 'pip install "dar_ros[ros]", or source a ROS 2 installation',
 }
 
 
@@ -179,6 +182,7 @@ def build_parser():
     )
 
     add_commands(command)
+    add_machine_commands(command)
     return parser
 
 

@@ -48,7 +48,10 @@ class Intrinsics:
 
 
 @lru_cache(maxsize=4)
-def _rays(intrinsics, height, width, stride):
+def rays(intrinsics, height, width, stride=1):
+    """
+    Slopes x / z of every `stride`-th column, (1, w), and y / z of every such row, (h, 1), float32.
+    """
     columns = (np.arange(0, width, stride, dtype=np.float32) - intrinsics.cx) / intrinsics.fx
     rows = (np.arange(0, height, stride, dtype=np.float32) - intrinsics.cy) / intrinsics.fy
     return columns.astype(np.float32)[None, :], rows.astype(np.float32)[:, None]
@@ -60,7 +63,7 @@ def unproject(depth, intrinsics, stride=1):
 
     x right, y down, z forward (REP 103); NaN and infinite depth give NaN or infinite points.
     """
-    x, y = _rays(intrinsics, *depth.shape, stride)
+    x, y = rays(intrinsics, *depth.shape, stride)
     z = depth[::stride, ::stride]
     points = np.empty((*z.shape, 3), np.float32)
     np.multiply(z, x, out=points[..., 0])

@@ -1,7 +1,6 @@
 """The line without ROS: image and intrinsics in, metric depth and uncertainty out."""
 
 import time
-from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +11,9 @@ from dar_ros.errors import FrameError, UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.postprocess import BEYOND_RANGE, real_depth
 from dar_ros.preprocess import canonical_scale, prepare
+from dar_ros.scheduler import StepScheduler
 
-LATENCY_WINDOW = 100  # frames whose step times the latency budget remembers
+WARM_UPS = 2  # frames through every step before the first is served
 
 
 @dataclass(frozen=True)
@@ -67,36 +67,6 @@ class DepthFrame:
     warnings: tuple = ()
 
 
-class StepScheduler:
-    """
-    Decides whether the next step still fits a latency budget, from the recent p95 of every stage.
-    """
-
-    def __init__(self):
-        self._recent = defaultdict(lambda: deque(maxlen=LATENCY_WINDOW))
-
-    def record(self, stage, seconds):
-        """Remember how long a stage took."""
-        self._recent[stage].append(seconds)
-
-    def expected(self, stage):
-        """95th percentile of a stage's recent times, seconds; 0 before the first."""
-        times = self._recent[stage]
-        return float(np.quantile(times, 0.95)) if times else 0.0
-
-    def fits(self, elapsed, step, budget):
-        """
-        Whether step number `step`, and what follows the last step, end within `budget` seconds.
-        """
-        return (
-            elapsed
-            + self.expected(f'step_{step}')
-            + self.expected('upsample')
-            + self.expected('postprocess')
-            <= budget
-        )
-
-
 class DepthPipeline:
     """One backend and the code around it. Not thread-safe: one thread owns it."""
 
@@ -104,22 +74,41 @@ class DepthPipeline:
         self.backend, self.bundle = backend, backend.bundle
         self._clock, self._scheduler = clock, StepScheduler()
 
-    def __call__(self, image, intrinsics=None, settings=DepthSettings()):
+    def __call__(self, image, intrinsics=None, settings=DepthSettings(), began=None):
         """
         RGB uint8 (H, W, 3) -> DepthFrame at the image's size.
 
-        Without intrinsics the canonical camera is assumed, and a warning says so.
+        Without intrinsics the canonical camera is assumed, and a warning says so. The latency
+        budget counts from `began`, a reading of the clock (time.perf_counter), by default now:
+        what the caller did for this frame before is then inside the budget.
         """
-        return next(self._run(image, intrinsics, settings, every_step=False))
+        return next(self._run(image, intrinsics, settings, False, began))
 
     def per_step(self, image, intrinsics=None, settings=DepthSettings()):
         """Yield the DepthFrame of every step: what evaluation compares."""
         yield from self._run(image, intrinsics, settings, every_step=True)
 
-    def _run(self, image, intrinsics, settings, every_step):
+    def record_publish(self, seconds):
+        """
+        Tell how long the caller needed for the last frame after this pipeline: the latency budget
+        then leaves room for as much.
+        """
+        self._scheduler.record('publish', seconds)
+
+    def warm_up(self):
+        """
+        Take every step of the bundle's reference image, so that the budget of the first frame is
+        kept by known times.
+        """
+        image = self.bundle.reference()['image'][0]
+        for _ in range(WARM_UPS):
+            self(image)
+
+    def _run(self, image, intrinsics, settings, every_step, began=None):
         bundle, clock, timings = self.bundle, self._clock, {}
         steps, depth_range = settings.resolve(bundle)
-        began = before = clock()
+        before = clock()
+        began = before if began is None else began
 
         def timed(stage):
             nonlocal before
@@ -132,6 +121,7 @@ class DepthPipeline:
             raise FrameError(
                 f'expected an RGB uint8 image (H, W, 3), not {image.dtype} {image.shape}'
             )
+        self._scheduler.begin(image.shape[:2])
         network_image, spec = prepare(image, bundle.input_size)
         # Canonical over real metres; the calibration factor makes real metres longer.
         scale = canonical_scale(intrinsics, spec, bundle.canonical_focal) / settings.depth_scale
@@ -150,6 +140,7 @@ class DepthPipeline:
                 yield self._finish(
                     spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range
                 )
+                before = clock()  # what the caller did meanwhile is no part of the next step
         if not every_step:
             yield self._finish(
                 spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range
@@ -192,14 +183,17 @@ class DepthPipeline:
 
 def open_pipeline(model=None, backend='auto', precision='auto', threads=None, progress=None):
     """
-    Open a bundle folder (None: the bundled model) on a backend, see open_backend; or the
-    checkpoint folder of a training run, which only torch serves.
+    Open a bundle folder (None: the bundled model) on a backend, see open_backend, and warm it up;
+    or the checkpoint folder of a training run, which only torch serves.
     """
     if not is_checkpoint(model):
-        bundle = open_bundle(model)
-        return DepthPipeline(open_backend(bundle, backend, precision, threads, progress))
-    if backend not in ('auto', 'torch'):
-        raise UsageError(f'{model} is a checkpoint: torch serves it; {backend} needs `dar export`')
-    from dar_ros.model.served import CheckpointBundle
+        loaded = open_backend(open_bundle(model), backend, precision, threads, progress)
+    elif backend in ('auto', 'torch'):
+        from dar_ros.model.served import CheckpointBundle
 
-    return DepthPipeline(open_backend(CheckpointBundle(model), 'torch', precision, threads))
+        loaded = open_backend(CheckpointBundle(model), 'torch', precision, threads)
+    else:
+        raise UsageError(f'{model} is a checkpoint: torch serves it; {backend} needs `dar export`')
+    pipeline = DepthPipeline(loaded)
+    pipeline.warm_up()
+    return pipeline

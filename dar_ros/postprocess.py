@@ -11,6 +11,7 @@ from dar_ros.backends.base import BEYOND, TOO_NEAR
 from dar_ros.preprocess import restore
 
 BEYOND_RANGE = ('inf', 'nan', 'clamp')
+BLOCK = 1 << 16  # pixels that are worked on at a time
 BLEND_LIMIT = 0.08  # relative difference of neighbours above which a resize must not blend them
 
 
@@ -62,6 +63,17 @@ def resize_depth(depth, spec):
     return np.where(np.abs(smooth - nearest) > BLEND_LIMIT * nearest, nearest, smooth)
 
 
+def row_blocks(height, width):
+    """
+    Slices that cover `height` rows, about BLOCK pixels each.
+
+    What a block needs in between stays in the cache, and no fresh pages are asked for: several
+    times as fast as whole images.
+    """
+    count = max(1, BLOCK // width)
+    return [slice(top, min(height, top + count)) for top in range(0, height, count)]
+
+
 def flying_pixels(depth, threshold):
     """
     Boolean (H, W): pixels whose depth jumps, relative to itself, to both sides of a row or of a
@@ -73,18 +85,30 @@ def flying_pixels(depth, threshold):
     flying = np.zeros(depth.shape, bool)
     if threshold <= 0:
         return flying
+    height = depth.shape[0]
+    for rows in row_blocks(*depth.shape):
+        # With a row above and below, where there is one: the columns' neighbours.
+        above, below = max(rows.start - 1, 0), min(rows.stop + 1, height)
+        found = _ramps(depth[above:below], threshold)
+        flying[rows] = found[rows.start - above : rows.stop - above]
+    return flying
+
+
+def _ramps(depth, threshold):
+    """Return `flying_pixels` of some rows; the first and last know their row's neighbours only."""
+    flying = np.zeros(depth.shape, bool)
     with np.errstate(invalid='ignore'):  # inf - inf, NaN: never a jump
         limit = threshold * depth
-        across = depth[:, 1:] - depth[:, :-1]
-        down = depth[1:] - depth[:-1]
         # A ramp: further on one side, nearer on the other. A thin thing in front of a wall is no
         # ramp.
-        left, right = across[:, :-1], across[:, 1:]
-        middle = limit[:, 1:-1]
-        flying[:, 1:-1] = (np.minimum(left, right) > middle) | (np.maximum(left, right) < -middle)
-        above, below = down[:-1], down[1:]
-        middle = limit[1:-1]
-        flying[1:-1] |= (np.minimum(above, below) > middle) | (np.maximum(above, below) < -middle)
+        for part, step, middle in (
+            (flying[:, 1:-1], depth[:, 1:] - depth[:, :-1], limit[:, 1:-1]),
+            (flying[1:-1].T, (depth[1:] - depth[:-1]).T, limit[1:-1].T),
+        ):
+            before, after = step[:, :-1], step[:, 1:]
+            # The lesser of two rises, or of two falls; negative where one of each.
+            rise, fall = np.minimum(before, after), np.maximum(before, after)
+            part |= np.maximum(rise, np.negative(fall, out=fall), out=rise) > middle
     return flying
 
 

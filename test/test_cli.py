@@ -128,6 +128,9 @@ def test_wrong_use_exits_with_2(arguments):
         'calibrate',
         'sheet',
         'plot-log',
+        'build-engine',
+        'doctor',
+        'benchmark',
     ],
 )
 def test_help_has_an_example(command):

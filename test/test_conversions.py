@@ -316,3 +316,18 @@ def test_unknown_distortion_is_refused():
     msg = CameraInfo(distortion_model='magic', d=[0.1])
     with pytest.raises(FrameError, match='magic'):
         Rectifier()(COLORS, msg, Intrinsics(1, 1, 1, 1))
+
+
+def test_data_is_given_without_a_copy():
+    """Constructors and, in Kilted, setters copy megabytes."""
+    message, data = Image(), array.array('B', bytes(12))
+    conversions._give_data(message, data)
+    assert message.data is data
+
+
+def test_freed_memory_is_kept_where_the_c_library_can():
+    import platform
+
+    from dar_ros.ros.memory import keep_freed_memory
+
+    assert keep_freed_memory() == (platform.libc_ver()[0] == 'glibc')

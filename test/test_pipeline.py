@@ -9,7 +9,7 @@ from dar_ros.backends import open_backend
 from dar_ros.backends.base import self_test
 from dar_ros.errors import BackendError, FrameError, UsageError
 from dar_ros.geometry import Intrinsics
-from dar_ros.pipeline import DepthPipeline, DepthSettings, StepScheduler
+from dar_ros.pipeline import DepthSettings
 
 
 @pytest.fixture(scope='module')
@@ -130,43 +130,3 @@ def test_a_step_too_many_is_refused(bundle, image):
         backend.step()
     with pytest.raises(BackendError):
         backend.step()
-
-
-class FakeClock:
-    """A clock that the backend moves on."""
-
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-class TimedBackend:
-    """A real backend whose steps take a told time on a fake clock."""
-
-    def __init__(self, backend, clock, seconds):
-        self._backend, self._clock, self._seconds = backend, clock, seconds
-        self.bundle, self.name = backend.bundle, backend.name
-        self.start, self.finish = backend.start, backend.finish
-
-    def step(self):
-        self._backend.step()
-        self._clock.now += self._seconds
-
-
-def test_latency_budget_stops_before_an_overrun(bundle, image):
-    clock = FakeClock()
-    pipeline = DepthPipeline(TimedBackend(open_backend(bundle), clock, 0.010), clock)
-    assert pipeline(image).steps == bundle.num_steps  # without a budget; teaches the scheduler
-    for budget, steps in ((35, 3), (30.5, 3), (12, 1), (1, 1), (1000, bundle.num_steps)):
-        before = clock.now
-        assert pipeline(image, None, DepthSettings(latency_budget_ms=budget)).steps == steps
-        assert clock.now - before <= max(budget / 1000, 0.010) + 1e-9
-
-
-def test_scheduler_knows_the_recent_p95():
-    scheduler = StepScheduler()
-    for seconds in [0.01] * 94 + [0.05] * 6:
-        scheduler.record('step_2', seconds)
-    assert scheduler.expected('step_2') == pytest.approx(0.05)
-    assert not scheduler.fits(0.06, 2, 0.1) and scheduler.fits(0.04, 2, 0.1)

@@ -22,7 +22,7 @@ UPSAMPLING = 4  # from the last depth grid (1/4 of the input) to the input
 class EncodedImage(NamedTuple):
     """What the steps need of an image; computed once."""
 
-    memory: KeyValues  # of the M = H/8 * W/8 image tokens
+    memory: KeyValues  # of the M image tokens, at 1/memory_stride of the input
     detail: torch.Tensor  # (B, latent_width, H/4, W/4)
     start: torch.Tensor  # (B, latent_width, h_1, w_1)
     upsample_mask: torch.Tensor  # (B, 9 * 16, H/4, W/4) logits
@@ -94,7 +94,9 @@ class DAR(nn.Module):
         kernel = tuple(side // n for side, n in zip(memory.shape[-2:], grid))
         pooled = resize(F.avg_pool2d(memory, kernel), grid)
         start = torch.tanh(self.start_proj(pooled) + self.start_embedding)
-        tokens = memory + resize(self.memory_position, memory.shape[-2:])
+        stride = self.config.memory_stride
+        tokens = resize(memory, (image.shape[1] // stride, image.shape[2] // stride))
+        tokens = tokens + resize(self.memory_position, tokens.shape[-2:])
         tokens = tokens.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, M, C)
         return EncodedImage(
             self.transformer.project_memory(tokens), detail, start, self.mask_head(detail)
@@ -192,9 +194,14 @@ def convex_upsample(x, mask):
     x (B, C, h, w), mask logits (B, 9 * 16, h, w) -> (B, C, 4 h, 4 w).
     """
     batch, channels, h, w = x.shape
-    weights = torch.softmax(mask.view(batch, 1, 9, UPSAMPLING**2, h, w), 2)
+    mask = mask.view(batch, 1, 9, UPSAMPLING**2, h, w)
+    # A softmax over the nine, divided once at the end: along an inner axis onnxruntime's Softmax
+    # takes four times as long as all the rest here.
+    weights = torch.exp(mask - mask.amax(2, keepdim=True))
     padded = F.pad(x, (1, 1, 1, 1), mode='replicate')
     neighbors = [padded[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-    fine = sum(neighbor.unsqueeze(2) * weights[:, :, i] for i, neighbor in enumerate(neighbors))
+    weights = weights.unbind(2)  # 9 x (B, 1, 16, h, w)
+    fine = sum(neighbor.unsqueeze(2) * weight for neighbor, weight in zip(neighbors, weights))
+    fine = fine / sum(weights)
     # (B, C, 16, h, w) -> (B, C * 16, h, w) -> (B, C, 4 h, 4 w)
     return F.pixel_shuffle(fine.reshape(batch, channels * UPSAMPLING**2, h, w), UPSAMPLING)

@@ -31,6 +31,7 @@ class ModelConfig:
     use_injection: bool = True  # False: no step sees its candidates, r_k = y_out_k (an ablation)
     canonical: bool = True  # False: the focal length is ignored, depth is real (an ablation)
     memory_width: int = 128
+    memory_stride: int = 8  # input pixels per image token that the steps attend to
     width: int = 128
     layers: int = 2
     heads: int = 4
@@ -49,6 +50,8 @@ class ModelConfig:
             raise UsageError(f'bin_space {self.bin_space!r} is none of {", ".join(BIN_SPACES)}')
         if any(side % 8 for side in self.input_size):
             raise UsageError(f'input_size {self.input_size}: both sides must be multiples of 8')
+        if self.memory_stride < 8:
+            raise UsageError(f'memory_stride {self.memory_stride}: the memory itself lies at 8')
         if self.window_neighbors < 1 or self.num_bins < 2 * self.window_neighbors + 1:
             raise UsageError(
                 f'num_bins {self.num_bins} is too small for {self.window_neighbors} neighbours'
@@ -127,6 +130,9 @@ _PAPER = ModelConfig(
 # resolution.
 _TINY_GRIDS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
 
+# A ViT's features come from one token in 14 pixels: resized to 1/8 they are no more, only more
+# tokens to attend to. So dar_edge's steps attend to them at 1/14, and its last token grid is no
+# finer than the encoder's: five steps then cost a fifth of the encoder on a CPU.
 PRESETS = {
     'dar_tiny': ModelConfig(
         'dar_tiny',
@@ -140,15 +146,17 @@ PRESETS = {
         'dar_edge',
         'vit_small_patch14_dinov2',
         input_size=(224, 280),
+        grid_fractions=(1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2),
+        depth_fractions=(1 / 8, 1 / 4, 3 / 8, 1 / 2, 1.0),
         num_bins=8,
         bin_space='log',
         window_neighbors=2,
-        memory_width=256,
+        memory_width=192,
+        memory_stride=14,
         width=192,
-        layers=3,
-        heads=6,
-        mlp_ratio=4.0,
-        latent_width=64,
+        layers=2,
+        heads=3,
+        latent_width=48,
         canonical_focal=240.0,
     ),
     'dar_small': _PAPER,

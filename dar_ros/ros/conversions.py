@@ -15,7 +15,8 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from dar_ros.errors import FrameError
-from dar_ros.geometry import Intrinsics, unproject
+from dar_ros.geometry import Intrinsics, rays
+from dar_ros.postprocess import row_blocks
 
 MAX_SIDE = 16384  # pixels; more is a broken header, not a camera
 
@@ -220,15 +221,27 @@ def info_for_depth(info, header, size, intrinsics, rectified=False):
 
 def _image(header, array_, encoding):
     height, width = array_.shape[:2]
-    return Image(
+    message = Image(
         header=header,
         height=height,
         width=width,
         encoding=encoding,
         is_bigendian=0,
         step=array_.strides[0],
-        data=_bytes(array_),
     )
+    return _give_data(message, _bytes(array_))
+
+
+def _give_data(message, data):
+    """
+    Let a message have `data` (array.array of type B) as it is; returns the message.
+
+    Constructors copy it, in Kilted twice; Kilted's setter copies it too unless it checks it.
+    """
+    if hasattr(message, '_check_fields'):
+        message._check_fields = True
+    message.data = data
+    return message
 
 
 def _bytes(array_):
@@ -264,21 +277,26 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
     float32 x y z and, with `rgb` (H, W, 3), packed rgb: 16 bytes a point (12 without). NaN where
     the depth is not finite or `invalid` (H, W) is True.
     """
-    points = unproject(depth, intrinsics, stride)
-    bad = ~np.isfinite(points[..., 2])
-    if invalid is not None:
-        bad |= invalid[::stride, ::stride]
-    height, width = bad.shape
+    x, y = rays(intrinsics, *depth.shape, stride)
+    height, width = y.size, x.size
     fields = 3 if rgb is None else 4
-    packed = np.empty((height, width, fields), '<f4')
-    packed[..., :3] = points
-    packed[bad, :3] = np.nan
-    if rgb is not None:
-        color = rgb[::stride, ::stride].astype(np.uint32)
-        packed[..., 3] = (
-            (color[..., 0] << 16 | color[..., 1] << 8 | color[..., 2]).astype('<u4').view('<f4')
-        )
-    return PointCloud2(
+    data = array.array('B', [0]) * (4 * fields * height * width)
+    packed = np.frombuffer(data, '<f4').reshape(height, width, fields)
+    for rows in row_blocks(height, width):
+        taken = slice(rows.start * stride, rows.stop * stride, stride), slice(None, None, stride)
+        z = np.array(depth[taken], np.float32, order='C')
+        bad = ~np.isfinite(z)
+        if invalid is not None:
+            bad |= invalid[taken]
+        z[bad] = np.nan
+        planes = [z * x, z * y[rows], z]
+        if rgb is not None:
+            # Bytes b g r 0 are the packed number 0x00rrggbb that pcl and RViz read.
+            color = cv2.cvtColor(np.ascontiguousarray(rgb[taken]), cv2.COLOR_RGB2BGRA)
+            color = color.view('<u4')[..., 0] & np.uint32(0xFFFFFF)
+            planes.append(color.view('<f4'))
+        cv2.merge(planes, packed[rows])  # straight into the message's memory
+    message = PointCloud2(
         header=header,
         height=height,
         width=width,
@@ -286,9 +304,9 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
         is_dense=False,
         point_step=4 * fields,
         row_step=4 * fields * width,
-        data=_bytes(packed),
         fields=[
             PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
             for i, name in enumerate(('x', 'y', 'z', 'rgb')[:fields])
         ],
     )
+    return _give_data(message, data)

@@ -21,6 +21,7 @@ from dar_ros.pipeline import open_pipeline
 from dar_ros.ros import parameters
 from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, intrinsics_from_info
 from dar_ros.ros.health import Health, diagnostics
+from dar_ros.ros.memory import keep_freed_memory
 from dar_ros.ros.outputs import Outputs
 from dar_ros.ros.process import run_node
 from dar_ros.ros.qos import sensor_data
@@ -295,6 +296,7 @@ def autostart(node):
 
 def main(args=None):
     """Run the node until Ctrl-C or SIGTERM; exit code 0 then."""
+    keep_freed_memory()
     return run_node(DarNode, 'dar_node', args, autostart)
 
 

@@ -1,0 +1,302 @@
+"""
+`dar doctor`: what this machine has, what the node lacks, and what to install next.
+
+Whatever may crash (drivers, compiled modules, backends) is tried in a process of its own. One
+screen, to be pasted into a bug report: the home folder is written ~.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata, util
+from pathlib import Path
+from xml.etree import ElementTree
+
+from dar_ros import __version__
+from dar_ros.errors import BundleError
+
+OK, NOTE, WARN, FAIL = 'ok', 'note', 'warn', 'FAIL'
+# module -> its distributions; the first that is there counts
+PACKAGES = {
+    'numpy': ('numpy',),
+    'cv2': ('opencv-python-headless', 'opencv-python', 'opencv-contrib-python', 'opencv'),
+    'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
+    'torch': ('torch',),
+    'timm': ('timm',),
+    'tensorrt': ('tensorrt',),
+    'tensorrt_rtx_bindings': ('tensorrt-rtx-cu13-bindings', 'tensorrt-rtx'),
+    'pycuda': ('pycuda',),
+    'cuda': ('cuda-bindings', 'cuda-python'),
+    'rosbags': ('rosbags',),
+    'mujoco': ('mujoco',),
+}
+NEEDED = ('numpy', 'cv2')
+MISCOMPILING = ((10, 3), (10, 4))  # TensorRT versions that give wrong depth for ViTs on Jetsons
+SEGMENT = 8 * 2**20  # bytes of shared memory below which images get lost
+PATIENCE = 120  # seconds for one try
+
+
+@dataclass
+class Finding:
+    """One line: what was looked at, what was found, and how to mend it."""
+
+    name: str
+    level: str
+    text: str
+    cure: str = ''
+
+
+def examine(model=None):
+    """Return every Finding; FAIL is what keeps the node from running."""
+    findings = [_system(), *_ros(), *_packages(), _cuda(), *_tensorrt()]
+    bundle = _bundle(model)
+    findings.append(bundle)
+    if bundle.level != FAIL:
+        findings += _backends(model)
+    return findings
+
+
+def report(findings):
+    """Return the screen that people read."""
+    lines = []
+    for found in findings:
+        lines.append(f'{found.level:5} {found.name:13} {found.text}')
+        if found.cure:
+            lines.append(f'{"":5} {"":13} -> {found.cure}')
+    home = str(Path.home())
+    return '\n'.join(lines).replace(home, '~') if len(home) > 1 else '\n'.join(lines)
+
+
+def as_json(findings):
+    """Return plain data for --json: {'ok', 'findings'}."""
+    home = str(Path.home())
+    text = json.dumps([asdict(found) for found in findings])
+    found = json.loads(text.replace(home, '~') if len(home) > 1 else text)
+    return {'ok': all(f.level != FAIL for f in findings), 'findings': found}
+
+
+def _system():
+    system = f'{platform.system()} {platform.machine()}'
+    try:
+        system = f'{platform.freedesktop_os_release()["PRETTY_NAME"]} {platform.machine()}'
+    except OSError:
+        pass  # no such file: not a usual Linux
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    text = f'dar_ros {__version__}, Python {platform.python_version()}, {system}, {cores} cores'
+    return Finding('system', OK, text)
+
+
+def _ros():
+    found = attempt('ros')
+    if 'error' in found:
+        cure = 'source /opt/ros/DISTRO/setup.bash, or pip install "dar_ros[ros]" where no ROS is'
+        yield Finding('ROS', FAIL, f'rclpy does not import: {found["error"]}', cure)
+        return
+    distro = os.environ.get('ROS_DISTRO') or f'wheels, rclpy {version("ros-rclpy")}'
+    domain = os.environ.get('ROS_DOMAIN_ID', '0')
+    yield Finding('ROS', OK, f'{distro}, {found["rmw"]}, domain {domain}')
+    yield _middleware(found['rmw'])
+    if found['cv_bridge']:
+        yield Finding('cv_bridge', NOTE, f'{found["cv_bridge"]}; the node does not need it')
+
+
+def _middleware(rmw):
+    from dar_ros.ros.middleware import profile_variable
+
+    if rmw != 'rmw_fastrtps_cpp':
+        return Finding('middleware', NOTE, f'{rmw}: see its own settings for large messages')
+    name = profile_variable()
+    path = os.environ.get(name)
+    cure = f"export {name}=.../config/fastdds.xml, in every process (dar_ros's launch file does)"
+    lost = 'best-effort images between processes get lost'
+    if not path:
+        return Finding('middleware', WARN, f'{name} is not set: {lost}', cure)
+    try:
+        sizes = [
+            int(element.text)
+            for element in ElementTree.parse(path).iter()
+            if element.tag.rpartition('}')[2] == 'segment_size'
+        ]
+    except (OSError, ElementTree.ParseError, ValueError, TypeError) as error:
+        return Finding('middleware', WARN, f'{name}: {path} is not readable ({error})', cure)
+    segment = max(sizes, default=0)
+    if segment < SEGMENT:
+        return Finding('middleware', WARN, f'segment of {segment} bytes: {lost}', cure)
+    text = f'Fast DDS profile with a segment of {segment / 2**20:.0f} MB'
+    try:
+        free = shutil.disk_usage('/dev/shm').free
+    except OSError:
+        return Finding('middleware', OK, text)
+    if free < 2 * segment:
+        cure = 'give the container more: docker run --shm-size=1g (or --ipc=host)'
+        free = f'/dev/shm has {free / 2**20:.0f} MB free'
+        return Finding('middleware', WARN, f'{text}, but {free}: each process takes one', cure)
+    return Finding('middleware', OK, text)
+
+
+def _packages():
+    there = {module: version(*names) for module, names in PACKAGES.items()}
+    for module in PACKAGES:
+        if there[module] is None and util.find_spec(module) is not None:
+            there[module] = '(version unknown)'
+    listed = ', '.join(f'{module} {found}' for module, found in there.items() if found)
+    missing = [module for module in NEEDED if not there[module]]
+    if missing:
+        cure = 'pip install "dar_ros[runtime]"'
+        yield Finding('packages', FAIL, f'{", ".join(missing)} missing; {listed}', cure)
+    else:
+        yield Finding('packages', OK, listed)
+
+
+def _cuda():
+    found = attempt('cuda')
+    if 'error' in found:
+        return Finding('CUDA', NOTE, f'no GPU: {found["error"]}')
+    gpus = ', '.join(f'{name} (SM {major}.{minor})' for name, major, minor in found['gpus'])
+    major, minor = found['driver'] // 1000, found['driver'] % 1000 // 10
+    return Finding('CUDA', OK, f'driver for CUDA {major}.{minor}; {gpus}')
+
+
+def _tensorrt():
+    found = version(*PACKAGES['tensorrt'])
+    if found and tuple(int(part) for part in found.split('.')[:2]) in MISCOMPILING:
+        text = f'{found} compiles ViT models wrongly on Jetsons: wrong or NaN depth'
+        cure = 'update TensorRT (JetPack 7), or set backend or precision; the self-test guards'
+        yield Finding('TensorRT', WARN, text, cure)
+
+
+def _bundle(model):
+    from dar_ros.bundle import open_bundle
+
+    try:
+        bundle = open_bundle(model)
+    except BundleError as error:
+        return Finding('model', FAIL, str(error))
+    size = sum(entry['size'] for entry in bundle.files.values()) / 1e6
+    rows, columns = bundle.input_size
+    text = f'{bundle.name}, {bundle.num_steps} steps at {columns}x{rows}, {size:.0f} MB, '
+    return Finding('model', OK, text + 'hashes right')
+
+
+def _backends(model):
+    from dar_ros.backends import BACKENDS
+
+    served = []
+    for name in BACKENDS:
+        found = attempt('backend', name, *([str(model)] if model else []))
+        if 'error' in found:
+            yield Finding(name, NOTE, found['error'])
+        else:
+            served.append(name)
+            text = f'self-test passed; {found["ms"]:.0f} ms for all steps'
+            yield Finding(name, OK, text)
+    best = served[0] if served else None
+    gpu = 'error' not in attempt('cuda')
+    if best is None:
+        cure = 'pip install onnxruntime'
+        yield Finding('backend', FAIL, 'none serves this model', cure)
+    elif gpu and best != 'tensorrt':
+        cure = 'pip install "dar_ros[tensorrt]"; on a Jetson, TensorRT is part of JetPack'
+        yield Finding('backend', NOTE, f'{best} is the best here; TensorRT is faster', cure)
+    else:
+        more = '' if gpu else '; without an NVIDIA GPU there is no better one'
+        yield Finding('backend', OK, f'{best} is what auto takes{more}')
+
+
+def version(*distributions):
+    """Version of the first of some distributions that is installed; None if none is."""
+    for name in distributions:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def attempt(what, *arguments):
+    """Run one of TRIES in a process of its own; its result, or {'error': reason}."""
+    command = [sys.executable, '-m', 'dar_ros.doctor', what, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return {'error': f'no answer in {PATIENCE} s'}
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        how = f'killed by signal {-done.returncode}' if done.returncode < 0 else ''
+        return {'error': how or (lines[-1] if lines else f'exit code {done.returncode}')}
+
+
+def _try_ros():
+    import rclpy
+    import sensor_msgs.msg  # noqa: F401 (that it imports is what is asked)
+
+    found = {'rmw': rclpy.get_rmw_implementation_identifier(), 'cv_bridge': ''}
+    if util.find_spec('cv_bridge'):
+        clash = attempt('cv_bridge').get('error')
+        found['cv_bridge'] = f'does not import ({clash})' if clash else 'imports'
+    return found
+
+
+def _try_cv_bridge():
+    import cv_bridge  # noqa: F401 (built against NumPy 1, it dies beside NumPy 2)
+
+    return {}
+
+
+def _try_cuda():
+    """Ask the driver itself: no package is needed for that."""
+    import ctypes
+
+    try:
+        driver = ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return {'error': 'no NVIDIA driver (libcuda.so.1)'}
+    code = driver.cuInit(0)
+    if code:
+        return {'error': f'cuInit says {code}: is the driver loaded, the device passed through?'}
+    number, count = ctypes.c_int(), ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(number))
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    gpus = []
+    for index in range(count.value):
+        name, device = ctypes.create_string_buffer(128), ctypes.c_int()
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetName(name, len(name), device)
+        capability = []
+        for attribute in (75, 76):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+            value = ctypes.c_int()
+            driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+            capability.append(value.value)
+        gpus.append([name.value.decode(errors='replace'), *capability])
+    return (
+        {'driver': number.value, 'gpus': gpus} if gpus else {'error': 'the driver has no device'}
+    )
+
+
+def _try_backend(name, model=None):
+    import time
+
+    from dar_ros.backends import open_backend
+    from dar_ros.backends.base import self_test
+    from dar_ros.bundle import open_bundle
+    from dar_ros.errors import BackendError
+
+    try:
+        backend = open_backend(open_bundle(model), name)
+        began = time.perf_counter()
+        self_test(backend)
+    except BackendError as error:
+        return {'error': str(error)}
+    return {'ms': (time.perf_counter() - began) * 1000}
+
+
+TRIES = {'ros': _try_ros, 'cv_bridge': _try_cv_bridge, 'cuda': _try_cuda, 'backend': _try_backend}
+
+if __name__ == '__main__':
+    print(json.dumps(TRIES[sys.argv[1]](*sys.argv[2:])))

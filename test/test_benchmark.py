@@ -1,0 +1,230 @@
+"""`dar benchmark` in a few small rounds: that it measures what it says, not how fast it is."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dar_ros import cli
+from dar_ros.benchmark import CHECKS, PARTS, Bench, Part, judge, run
+from dar_ros.benchmark import stages as stages_part
+from dar_ros.benchmark.timing import interleaved
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMITS = {
+    'edge_k5_over_dav2s': ('max', 1.0),
+    'edge_k2_over_dav2s': ('max', 0.9),
+    'node_overhead_over_floor': ('max', 3.0),
+    'tiny_k5_ms': ('max', 50.0),
+    'newest_frame_share': ('min', 0.99),
+    'start_seconds': ('max', 2.0),
+    'rss_growth_mb': ('max', 10.0),
+    'budget_met': ('min', 0.99),
+}
+
+
+@pytest.fixture
+def bench(tmp_path, bundle):
+    return Bench(tmp_path, bundle.path, rounds=2, frames=40, seconds=2.0)
+
+
+@pytest.fixture(scope='module')
+def small_edge(tmp_path_factory):
+    """Return a small relative of dar_edge and its bundle: a ViT, tokens at its own stride."""
+    pytest.importorskip('timm', reason='timm is not installed (extra: train)')
+    torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
+    from dar_ros.export import export_model
+    from dar_ros.model.dar import DAR
+    from dar_ros.model.presets import PRESETS
+
+    torch.manual_seed(0)
+    config = replace(
+        PRESETS['dar_edge'],
+        backbone='vit_tiny_patch16_224',
+        input_size=(64, 112),
+        memory_stride=16,
+        width=48,
+        memory_width=32,
+        latent_width=16,
+    )
+    model = DAR(config).eval()
+    return model, export_model(model, tmp_path_factory.mktemp('edge'))
+
+
+def test_checks_have_the_agreed_names_and_limits():
+    assert {name: (kind, limit) for name, (_, kind, limit) in CHECKS.items() if limit} == LIMITS
+    assert set(CHECKS) - set(LIMITS) == {'decoder_cached_over_recompute'}
+    assert CHECKS['decoder_cached_over_recompute'] == ('decoder', 'max', None)
+    assert {part for part, _, _ in CHECKS.values()} <= set(PARTS)
+    assert cli.BENCHMARK_PARTS == PARTS
+
+
+def test_checks_are_judged_by_their_limits():
+    parts = {
+        'peers': Part(values={'edge_k5_over_dav2s': 1.01, 'edge_k2_over_dav2s': 0.9}),
+        'budget': Part(values={'budget_met': 0.985}),
+        'decoder': Part(
+            values={'decoder_cached_over_recompute': 0.6},
+            limits={'decoder_cached_over_recompute': 0.7},
+        ),
+        'stages': Part(),  # measured nothing: not ok
+    }
+    found = {check['name']: check['ok'] for check in judge(parts)}
+    assert found == {
+        'decoder_cached_over_recompute': True,
+        'edge_k5_over_dav2s': False,
+        'edge_k2_over_dav2s': True,
+        'tiny_k5_ms': False,
+        'budget_met': False,
+    }
+
+
+def test_rounds_are_interleaved():
+    order = []
+    times = interleaved({name: lambda name=name: order.append(name) for name in 'ab'}, 3)
+    assert order == ['a', 'b'] * (len(order) // 2) and {len(t) for t in times.values()} == {3}
+
+
+def test_stages_hold_every_stage_and_every_step(bench):
+    part = stages_part.run(bench)
+    (_, columns, rows), (_, _, by_steps) = part.tables
+    names = [row[0] for row in rows]
+    assert names == [
+        'preprocess',
+        'encode',
+        *(f'step_{k}' for k in range(1, 6)),
+        'upsample',
+        'postprocess',
+        '**total**',
+    ]
+    assert [row[0] for row in by_steps] == [1, 2, 3, 4, 5]
+    assert columns[1:4] == ('256x192', '640x480', '1280x720')
+    assert part.values['tiny_k5_ms'] > 0
+
+
+def test_budget_counts_frames_over_several_budgets(bench):
+    part = run(bench, ['budget'])['parts']['budget']
+    (_, _, rows) = part.tables[0]
+    assert len(rows) == 5 and 0 <= part.values['budget_met'] <= 1
+    assert rows[0][1] < rows[-1][1]
+
+
+def test_backends_side_by_side(bench, bundle):
+    from dar_ros.backends import BACKENDS
+
+    part = run(bench, ['backends'])['parts']['backends']
+    assert set(part.data) == set(BACKENDS)
+    assert part.data['onnxruntime']['agreement'] > 0.99
+    assert part.data['onnxruntime']['memory_mb'] > 10
+
+
+def test_a_backend_that_crashes_is_reported(tmp_path, monkeypatch):
+    from dar_ros.benchmark.processes import figures
+
+    (tmp_path / 'crash.py').write_text('import os, signal; os.kill(os.getpid(), signal.SIGSEGV)')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    assert '-11' in figures('crash')['error']
+
+
+def test_cached_and_recomputed_decoder_agree(bench, small_edge):
+    from dar_ros.benchmark import decoder
+
+    bench.__dict__['edge'] = small_edge
+    part = decoder.run(bench)
+    limit = part.limits['decoder_cached_over_recompute']
+    assert part.values['decoder_cached_over_recompute'] > 0 and 0 < limit < 1.15
+
+
+def test_a_decoder_that_disagrees_is_an_error():
+    from dar_ros.benchmark.decoder import DisagreementError, _compare
+
+    depth = np.linspace(0, 1, 100, dtype=np.float32)
+    _compare([depth], [depth], 'log')
+    with pytest.raises(DisagreementError, match='step 2'):
+        _compare([depth, depth], [depth, depth + 0.01], 'log')
+
+
+def test_peers_run_at_the_same_size(bench, small_edge):
+    pytest.importorskip('transformers', reason='transformers is not installed (extra: bench)')
+    from dar_ros.benchmark import peers
+
+    bench.__dict__['edge'] = small_edge
+    part = peers.run(bench)
+    names = [row[0] for row in part.tables[0][2]]
+    assert 'Depth Anything V2 Small' in names and len(names) == 8
+    assert '112x64' in part.tables[0][0]
+    assert set(part.values) == {'edge_k5_over_dav2s', 'edge_k2_over_dav2s'}
+
+
+def test_memory_is_read_through_a_run(bench, bundle, monkeypatch):
+    pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+    from dar_ros.benchmark import endurance
+
+    monkeypatch.setattr(endurance, 'small_bundle', lambda bench: bundle.path)  # no export here
+    part = run(bench, ['endurance'])['parts']['endurance']
+    assert part.data['readings'][0][0] == 2 and part.data['readings'][-1][0] == 40
+    assert part.values['rss_growth_mb'] < 100
+
+
+def test_messages_and_node_over_dds(bench, ros_environment, monkeypatch):
+    from dar_ros.benchmark import messages
+    from dar_ros.benchmark import node as node_part
+
+    small = {'640x480': (60, 80)}
+    for module in (messages, node_part):
+        monkeypatch.setattr(module, 'VIEWS', small)
+    monkeypatch.setattr(node_part, 'STARTS', 1)
+    monkeypatch.setattr(node_part, 'SETTLE', 0.2)
+    result = run(bench, ['messages', 'node'])
+    values = {check['name']: check['value'] for check in result['checks']}
+    assert set(values) == {'node_overhead_over_floor', 'newest_frame_share', 'start_seconds'}
+    row = result['parts']['node'].tables[0][2][0]
+    offered, dropped = row[6], row[7]
+    assert offered > 20 and 0 <= dropped < offered and row[1] > 0
+    assert values['newest_frame_share'] > 0.5 and 0.1 < values['start_seconds'] < 60
+    assert [row[0] for row in result['parts']['messages'].tables[0][2][:3]] == [
+        'decode',
+        'build',
+        'publish',
+    ]
+
+
+def test_the_newest_frame_is_told_from_an_old_one():
+    pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+    from dar_ros.benchmark.node import TAKING, newest_at_start
+
+    received = [(0.0, 0.004), (1.0, 1.004), (2.0, 2.004)]
+    soon, later = 2.004 + TAKING / 2, 2.004 + 2 * TAKING
+    assert newest_at_start([(0.0, 0.5), (1.0, 1.5)], received) == [True, True]
+    assert newest_at_start([(1.0, soon), (1.0, later), (2.0, later)], received) == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_the_command_prints_tables_and_fails_on_a_short_check(bundle, monkeypatch, capsys):
+    arguments = ['benchmark', '--only', 'stages', '--rounds', '1', '--model', str(bundle.path)]
+    assert cli.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert '| tiny_k5_ms |' in text and '**Stages of dar_tiny' in text
+    monkeypatch.setitem(CHECKS, 'tiny_k5_ms', ('stages', 'max', 1e-3))
+    assert cli.main([*arguments, '--check', '--json']) == 1
+    captured = capsys.readouterr()
+    checks = json.loads(captured.out)['checks']
+    assert checks[0]['name'] == 'tiny_k5_ms' and checks[0]['ok'] is False
+    assert captured.err.splitlines()[-1] == 'dar: tiny_k5_ms fell short'
+
+
+def test_an_unknown_part_is_wrong_use():
+    done = subprocess.run(
+        [sys.executable, '-m', 'dar_ros.cli', 'benchmark', '--only', 'everything'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and 'everything' in done.stderr

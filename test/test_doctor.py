@@ -1,0 +1,122 @@
+"""`dar doctor` as a user runs it, on this machine and on broken ones."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+
+from dar_ros.ros.middleware import profile_variable
+
+ROOT = Path(__file__).resolve().parents[1]
+CRASH = 'import os, signal; os.kill(os.getpid(), signal.SIGSEGV)'
+
+
+def doctor(*arguments, code=0, path=None, **environment):
+    """Run `dar doctor`, with a folder in front of the import path; the process."""
+    paths = [str(p) for p in (path, ROOT, os.environ.get('PYTHONPATH')) if p]
+    done = subprocess.run(
+        [sys.executable, '-m', 'dar_ros.cli', 'doctor', *map(str, arguments)],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths), **environment},
+        text=True,
+        capture_output=True,
+        timeout=280,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def findings(*arguments, **options):
+    report = json.loads(doctor(*arguments, '--json', **options).stdout)
+    return report['ok'], {found['name']: found for found in report['findings']}
+
+
+def test_a_machine_that_can_run_the_node():
+    profile = {profile_variable(): str(ROOT / 'config' / 'fastdds.xml')}
+    ok, found = findings(**profile)
+    assert ok and {'system', 'ROS', 'packages', 'CUDA', 'model', 'onnxruntime'} <= set(found)
+    assert 'rmw_' in found['ROS']['text'] and 'numpy' in found['packages']['text']
+    assert 'self-test passed' in found['onnxruntime']['text']
+    if 'rmw_fastrtps_cpp' in found['ROS']['text']:
+        assert 'segment of 64 MB' in found['middleware']['text']
+
+
+def test_it_is_one_screen_without_the_home_folder(copied_bundle):
+    text = doctor('--model', copied_bundle, HOME=str(copied_bundle.parent)).stdout
+    assert len(text.splitlines()) <= 24
+    assert str(copied_bundle.parent) not in text
+
+
+def test_a_broken_bundle_fails_by_name(copied_bundle):
+    graph = copied_bundle / 'step.onnx'
+    graph.write_bytes(graph.read_bytes()[:-1] + b'!')
+    home = str(copied_bundle.parent)
+    ok, found = findings('--model', copied_bundle, code=1, HOME=home)
+    assert not ok and found['model']['level'] == 'FAIL' and 'step.onnx' in found['model']['text']
+    assert '~' in found['model']['text'] and home not in found['model']['text']
+    done = doctor('--model', copied_bundle, code=1)
+    assert done.stderr.strip() == 'dar: the node cannot run here: model'
+
+
+def test_a_bundle_that_computes_wrongly_leaves_no_backend(copied_bundle):
+    """Hashes that agree with a wrong reference: what a miscompiled graph looks like."""
+    import numpy as np
+
+    from dar_ros.bundle import write_manifest
+
+    arrays = dict(np.load(copied_bundle / 'reference.npz'))
+    arrays['depth'] = arrays['depth'] * 1.1
+    np.savez_compressed(copied_bundle / 'reference.npz', **arrays)
+    manifest = json.loads((copied_bundle / 'model.json').read_text())
+    write_manifest(copied_bundle, {key: manifest[key] for key in manifest if key != 'files'})
+    ok, found = findings('--model', copied_bundle, code=1)
+    assert not ok and found['backend']['level'] == 'FAIL'
+    assert 'self-test' in found['onnxruntime']['text']
+
+
+def test_no_ros_fails_with_its_cure(tmp_path):
+    (tmp_path / 'rclpy.py').write_text('raise ImportError("no rclpy here")')
+    ok, found = findings(code=1, path=tmp_path)
+    assert not ok and 'no rclpy here' in found['ROS']['text'] and 'source' in found['ROS']['cure']
+
+
+@pytest.mark.parametrize(
+    'code, word',
+    [(CRASH, 'killed by signal 11'), ('raise ImportError("numpy.core")', 'numpy.core')],
+)
+def test_a_cv_bridge_that_dies_is_told_and_survived(tmp_path, code, word):
+    (tmp_path / 'cv_bridge.py').write_text(code)
+    ok, found = findings(path=tmp_path)
+    assert ok and word in found['cv_bridge']['text']
+
+
+def test_a_tensorrt_that_miscompiles_is_named(tmp_path):
+    info = tmp_path / 'tensorrt-10.3.0.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: tensorrt\nVersion: 10.3.0\n')
+    _, found = findings(path=tmp_path)
+    assert found['TensorRT']['level'] == 'warn' and '10.3.0' in found['TensorRT']['text']
+
+
+@pytest.mark.parametrize(
+    'text, word',
+    [
+        ('<dds><segment_size>524288</segment_size></dds>', '524288'),
+        ('<dds>', 'not readable'),
+        (None, 'not set'),
+    ],
+)
+def test_a_profile_that_loses_images_is_warned_of(tmp_path, text, word):
+    profile = tmp_path / 'profile.xml'
+    environment = {profile_variable(): ''}
+    if text:
+        profile.write_text(text)
+        environment = {profile_variable(): str(profile)}
+    _, found = findings(**environment)
+    if 'rmw_fastrtps_cpp' not in found['ROS']['text']:
+        pytest.skip('another middleware')
+    assert found['middleware']['level'] == 'warn' and word in found['middleware']['text']
