@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dar_ros import cli
+from dar_ros import cli_machine
 from dar_ros.benchmark import CHECKS, PARTS, Bench, Part, judge, run
 from dar_ros.benchmark import stages as stages_part
 from dar_ros.benchmark.timing import interleaved
@@ -60,7 +60,7 @@ def test_checks_have_the_agreed_names_and_limits():
     assert set(CHECKS) - set(LIMITS) == {'decoder_cached_over_recompute'}
     assert CHECKS['decoder_cached_over_recompute'] == ('decoder', 'max', None)
     assert {part for part, _, _ in CHECKS.values()} <= set(PARTS)
-    assert cli.BENCHMARK_PARTS == PARTS
+    assert cli_machine.BENCHMARK_PARTS == PARTS
 
 
 def test_checks_are_judged_by_their_limits():

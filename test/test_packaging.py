@@ -28,7 +28,7 @@ KEYS = {
 OPTIONAL = {
     'torch', 'timm', 'safetensors', 'lightning_fabric', 'onnx', 'onnxscript', 'mujoco', 'trimesh',
     'PIL', 'rosbags', 'tensorrt', 'tensorrt_rtx_bindings', 'pycuda', 'cuda', 'transformers',
-    'hypothesis', 'psutil', 'catkin_pkg',
+    'hypothesis', 'psutil', 'catkin_pkg', 'matplotlib', 'cv_bridge',
 }  # fmt: skip
 SHIPPED = (
     'package.xml',
