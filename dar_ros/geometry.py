@@ -54,15 +54,16 @@ def _rays(intrinsics, height, width, stride):
     return columns.astype(np.float32)[None, :], rows.astype(np.float32)[:, None]
 
 
-def unproject(depth, intrinsics, stride=1):
+def unproject(depth, intrinsics, stride=1, out=None):
     """
     Depth (H, W) in metres along optical Z -> points (h, w, 3) float32 in the optical frame.
 
     x right, y down, z forward (REP 103); NaN and infinite depth give NaN or infinite points.
+    `out` is written and returned if given.
     """
     x, y = _rays(intrinsics, *depth.shape, stride)
     z = depth[::stride, ::stride]
-    points = np.empty((*z.shape, 3), np.float32)
+    points = np.empty((*z.shape, 3), np.float32) if out is None else out
     np.multiply(z, x, out=points[..., 0])
     np.multiply(z, y, out=points[..., 1])
     points[..., 2] = z

@@ -190,6 +190,6 @@ class DepthPipeline:
             )
 
 
-def open_pipeline(model=None, backend='auto', precision='auto', threads=None):
-    """Open a bundle folder (None: the bundled model) on a self-tested backend."""
-    return DepthPipeline(open_backend(open_bundle(model), backend, precision, threads))
+def open_pipeline(model=None, backend='auto', precision='auto', threads=None, skip=()):
+    """Open a bundle folder (None: the bundled model) on a self-tested backend not in `skip`."""
+    return DepthPipeline(open_backend(open_bundle(model), backend, precision, threads, skip))

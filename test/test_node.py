@@ -11,173 +11,16 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
 
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
-from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from rcl_interfaces.srv import DescribeParameters, GetParameters
+from ros_client import FOCAL, OUTPUTS, PATIENCE, SIZE, Client, array_of
+from sensor_msgs.msg import CameraInfo, Image
 
 from dar_ros.geometry import Intrinsics, unproject
 from dar_ros.pipeline import DepthSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 60.0
-SIZE = (120, 200)
-FOCAL = 150.0
-OUTPUTS = {
-    'depth/image': Image,
-    'depth/camera_info': CameraInfo,
-    'depth/uncertainty': Image,
-    'depth/points': PointCloud2,
-    'depth/color': Image,
-}
-
-
-class Client:
-    """
-    A camera and a subscriber in this process; collects what the node publishes, by topic and
-    stamp.
-    """
-
-    def __init__(self, topics=OUTPUTS):
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node('test_client', context=self.context)
-        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.images = self.node.create_publisher(Image, 'image', 10)
-        self.infos = self.node.create_publisher(CameraInfo, 'camera_info', 10)
-        self.received, self.diagnostics, self.second = {}, [], 0
-        for topic, kind in topics.items():
-            self.listen(topic, kind)
-        self.node.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
-
-    def listen(self, topic, kind):
-        self.received[topic] = {}
-        return self.node.create_subscription(
-            kind,
-            topic,
-            lambda msg: self.received[topic].update({msg.header.stamp.sec: msg}),
-            qos_profile_sensor_data,
-        )
-
-    def spin_until(self, condition, patience=PATIENCE):
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            if condition():
-                return True
-            self.executor.spin_once(timeout_sec=0.05)
-        return False
-
-    def wait_for_node(self):
-        assert self.spin_until(
-            lambda: self.images.get_subscription_count() and self.infos.get_subscription_count()
-        )
-        assert self.spin_until(
-            lambda: all(self.node.count_publishers(topic) for topic in self.received)
-        )
-
-    def send(self, rgb, encoding='rgb8', info=True, stamp=None, **changes):
-        """
-        Publish an image (and its camera_info) with a stamp of its own; returns the stamp's
-        seconds.
-        """
-        self.second += 1
-        stamp = self.second if stamp is None else stamp
-        height, width = rgb.shape[:2]
-        msg = Image(
-            height=height,
-            width=width,
-            encoding=encoding,
-            step=rgb.strides[0],
-            data=array.array('B', rgb.tobytes()),
-        )
-        msg.header.frame_id, msg.header.stamp.sec = 'eye', stamp
-        for name, value in changes.items():
-            setattr(msg, name, value)
-        if info:
-            camera = CameraInfo(
-                header=msg.header,
-                height=height,
-                width=width,
-                k=[FOCAL, 0.0, width / 2, 0.0, FOCAL, height / 2, 0.0, 0.0, 1.0],
-            )
-            self.infos.publish(camera)
-            self.spin_until(lambda: False, 0.1)  # the info first, so that the pair is complete
-        self.images.publish(msg)
-        return stamp
-
-    def ask(self, rgb, topics=('depth/image',), attempts=20, **options):
-        """
-        Send until every topic has answered that stamp; returns the messages.
-
-        With camera_info, frames that were served before the first one had come do not count: they
-        have no cloud.
-        """
-        awaited = {*topics, 'depth/points'} if options.get('info', True) else {*topics}
-        awaited &= self.received.keys()
-        for _ in range(attempts):
-            stamp = self.send(rgb, **options)
-            if self.spin_until(
-                lambda s=stamp: all(s in self.received[topic] for topic in awaited), 3.0
-            ):
-                return [self.received[topic][stamp] for topic in topics]
-        raise AssertionError(f'no answer on {topics}')
-
-    def call(self, kind, name, request):
-        client = self.node.create_client(kind, name)
-        assert self.spin_until(client.service_is_ready)
-        future = client.call_async(request)
-        assert self.spin_until(future.done)
-        return future.result()
-
-    def set(self, **values):
-        request = SetParametersAtomically.Request(
-            parameters=[
-                Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
-            ]
-        )
-        return self.call(SetParametersAtomically, 'dar/set_parameters_atomically', request).result
-
-    def transition(self, number):
-        request = ChangeState.Request(transition=Transition(id=number))
-        return self.call(ChangeState, 'dar/change_state', request).success
-
-    def close(self):
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
-
-@pytest.fixture
-def client(ros_environment):
-    made = Client()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def node(start_process, client):
-    process = start_process('dar_ros.ros.node')
-    client.wait_for_node()
-    return process
-
-
-@pytest.fixture(scope='module')
-def rgb():
-    rng = np.random.default_rng(3)
-    image = np.tile(
-        np.linspace(40, 220, SIZE[0], dtype=np.uint8)[:, None, None], (1, SIZE[1], 3)
-    ).copy()
-    image[40:90, 60:110] = [180, 60, 40]
-    return np.clip(image + rng.integers(-9, 9, image.shape), 0, 255).astype(np.uint8)
-
-
-def array_of(msg, dtype='<f4'):
-    return np.frombuffer(msg.data, dtype).reshape(msg.height, msg.width)
 
 
 def test_an_image_becomes_depth_info_and_cloud(node, client, rgb, pipeline):
@@ -237,28 +80,25 @@ def test_bad_parameters_change_nothing(node, client, rgb):
     assert 'steps' in described.description and described.integer_range[0].to_value == 16
 
 
-def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
+@pytest.mark.parametrize(
+    'changes, word',
+    [
+        ({'encoding': 'xyz9'}, 'unknown encoding'),
+        ({'data': array.array('B', b'123')}, 'truncated image'),
+        ({'width': 0}, 'image size'),
+        ({'step': 3}, 'step 3'),
+        ({'height': 2**31}, 'image size'),
+    ],
+)
+def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb, changes, word):
     client.ask(rgb)
-    bad = [
-        client.send(rgb, encoding='xyz9'),
-        client.send(rgb, data=array.array('B', b'123')),
-        client.send(rgb, width=0),
-        client.send(rgb, step=3),
-        client.send(rgb, height=2**31),
-    ]
+    bad = client.send(rgb, **changes)
+    assert client.sees(DiagnosticStatus.WARN, f'frame refused: {word}')
     client.ask(rgb)
     assert node.poll() is None
-    assert not any(stamp in client.received['depth/image'] for stamp in bad)
-    assert client.spin_until(
-        lambda: any(
-            s.level == DiagnosticStatus.WARN
-            and 'encoding' in s.message + str(s.values)
-            or 'refused' in str(s.values)
-            for d in client.diagnostics
-            for s in d.status
-        )
-    )
-    assert 'frame lost' in node.log.read_text()
+    assert bad not in client.received['depth/image']
+    assert int(client.status()[2]['refused']) == 1
+    assert f'frame lost: {word}' in node.log.read_text()
 
 
 def test_size_and_intrinsics_may_change_between_frames(node, client, rgb):
@@ -287,13 +127,8 @@ def test_without_camera_info_there_is_depth_but_no_cloud(node, client, rgb):
     (depth,) = client.ask(rgb, info=False)
     assert np.isfinite(array_of(depth)).any()
     assert depth.header.stamp.sec not in client.received['depth/points']
-    assert client.spin_until(
-        lambda: any(
-            'scale assumed' in s.message and s.level == DiagnosticStatus.WARN
-            for d in client.diagnostics
-            for s in d.status
-        )
-    )
+    assert client.sees(DiagnosticStatus.WARN, 'no camera_info, so no cloud')
+    assert 'is assumed' in client.status()[1]
 
 
 def test_only_the_newest_frame_is_processed(node, client, rgb):

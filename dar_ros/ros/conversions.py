@@ -9,15 +9,18 @@ element by element, 30 to 100 times slower.
 
 import array
 import copy
+import struct
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from dar_ros.errors import FrameError
+from dar_ros.errors import FrameError, first_line
 from dar_ros.geometry import Intrinsics, unproject
 
 MAX_SIDE = 16384  # pixels; more is a broken header, not a camera
+MAX_PIXELS = 64 * 2**20  # of a compressed image, whose few bytes may announce any size
+MAX_FOCAL = 1000.0  # focal length and principal point, image sides; and the inverse: no lens is so
 
 _U8, _U16 = np.uint8, np.uint16
 # encoding -> (dtype, channels, OpenCV conversion to RGB; None: it is RGB)
@@ -122,17 +125,42 @@ def compressed_to_rgb(msg):
     sensor_msgs/CompressedImage (JPEG, PNG) -> RGB uint8 (H, W, 3); FrameError if it does not
     decode.
     """
-    if not len(msg.data):
-        raise FrameError('empty compressed image')
+    data = np.frombuffer(msg.data, np.uint8)
+    width, height = _compressed_size(data.tobytes(), msg.format)
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and height * width <= MAX_PIXELS):
+        raise FrameError(f'compressed image announces {width}x{height} pixels, which is too large')
+    # The camera's own pixels: an orientation tag would turn them away from its camera_info.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, flags)
     except cv2.error as error:
-        raise FrameError(
-            f'compressed image does not decode: {str(error).strip().splitlines()[-1]}'
-        ) from None
-    if image is None:
+        raise FrameError(f'compressed image does not decode: {first_line(error)}') from None
+    if image is None or image.shape[:2] != (height, width):
         raise FrameError(f'compressed image of format {msg.format!r} does not decode')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _compressed_size(data, name):
+    """(width, height) that a whole PNG or JPEG announces; FrameError for anything else."""
+    if data.startswith(b'\x89PNG\r\n\x1a\n') and len(data) >= 24:
+        if b'IEND' not in data[-12:]:
+            raise FrameError(f'truncated PNG image: {len(data)} bytes without its end')
+        return struct.unpack('>II', data[16:24])
+    if data.startswith(b'\xff\xd8'):
+        # OpenCV paints what is missing grey. Cameras pad with zeros.
+        if not data.rstrip(b'\0').endswith(b'\xff\xd9'):
+            raise FrameError(f'truncated JPEG image: {len(data)} bytes without its end')
+        place = 2
+        while place + 9 <= len(data) and data[place] == 0xFF:
+            marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], 'big')
+            if marker == 0xFF:  # a fill byte
+                place += 1
+            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+                return struct.unpack('>HH', data[place + 5 : place + 9])[::-1]
+            else:
+                place += 2 + length
+        raise FrameError('JPEG image without a size')
+    raise FrameError(f'compressed image of format {name!r} is neither PNG nor JPEG')
 
 
 def intrinsics_from_info(info, size):
@@ -146,10 +174,38 @@ def intrinsics_from_info(info, size):
     fx, fy, cx, cy = info.k[0], info.k[4], info.k[2], info.k[5]
     if fx == 0:
         return None
-    if not np.isfinite([fx, fy, cx, cy]).all() or fx < 0 or fy <= 0:
-        raise FrameError(f'camera_info has no usable K: fx {fx}, fy {fy}, cx {cx}, cy {cy}')
-    intrinsics, (left, top, width, height) = Intrinsics(fx, fy, cx, cy), _window(info, size)
-    return intrinsics.crop(left, top).scale(size[1] / width, size[0] / height)
+    left, top, width, height = _window(info, size)
+    result = Intrinsics(fx, fy, cx, cy).crop(left, top).scale(size[1] / width, size[0] / height)
+    if not _is_camera(result, size):
+        raise FrameError(
+            f'camera_info has no usable K: fx {fx}, fy {fy}, cx {cx}, cy {cy} for an image of '
+            f'{size[1]}x{size[0]}'
+        )
+    return result
+
+
+def _is_camera(intrinsics, size):
+    """Whether the numbers are finite and of an order that some lens has (NaN compares false)."""
+    height, width = size
+    return all(
+        side / MAX_FOCAL <= focal <= side * MAX_FOCAL and abs(center) <= side * MAX_FOCAL
+        for side, focal, center in (
+            (width, intrinsics.fx, intrinsics.cx),
+            (height, intrinsics.fy, intrinsics.cy),
+        )
+    )
+
+
+def shape_warning(info, size):
+    """[] or one line: the image is not of the shape that the CameraInfo describes."""
+    _, _, width, height = _window(info, size)
+    width, height = width / max(1, info.binning_x), height / max(1, info.binning_y)
+    if 0.95 < (size[1] / width) / (size[0] / height) < 1.05:
+        return []
+    return [
+        f'camera_info is of {width:.0f}x{height:.0f} pixels, the image has {size[1]}x{size[0]}: '
+        'a crop needs a region of interest'
+    ]
 
 
 def _window(info, size):
@@ -195,12 +251,12 @@ def info_for_depth(info, header, size, intrinsics, rectified=False):
         )
         left, top, width, height = _window(info, size)
         projection = (
-            intrinsics
-            if info.p[0] == 0
-            else Intrinsics(info.p[0], info.p[5], info.p[2], info.p[6])
+            Intrinsics(info.p[0], info.p[5], info.p[2], info.p[6])
             .crop(left, top)
             .scale(size[1] / width, size[0] / height)
         )
+        if not _is_camera(projection, size):  # left out, or damaged
+            projection = intrinsics
     result.p = [
         projection.fx,
         0.0,
@@ -264,20 +320,19 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
     float32 x y z and, with `rgb` (H, W, 3), packed rgb: 16 bytes a point (12 without). NaN where
     the depth is not finite or `invalid` (H, W) is True.
     """
-    points = unproject(depth, intrinsics, stride)
-    bad = ~np.isfinite(points[..., 2])
-    if invalid is not None:
-        bad |= invalid[::stride, ::stride]
-    height, width = bad.shape
+    height, width = depth[::stride, ::stride].shape
     fields = 3 if rgb is None else 4
-    packed = np.empty((height, width, fields), '<f4')
-    packed[..., :3] = points
-    packed[bad, :3] = np.nan
+    data = array.array('B', bytes(4 * fields * width * height))
+    packed = np.frombuffer(data, '<f4').reshape(height, width, fields)  # written in place
+    good = np.isfinite(depth)
+    if invalid is not None:
+        good &= ~invalid
+    unproject(np.where(good, depth, np.float32(np.nan)), intrinsics, stride, out=packed[..., :3])
     if rgb is not None:
-        color = rgb[::stride, ::stride].astype(np.uint32)
-        packed[..., 3] = (
-            (color[..., 0] << 16 | color[..., 1] << 8 | color[..., 2]).astype('<u4').view('<f4')
-        )
+        # 0x00RRGGBB in the bytes of a float, as pcl and RViz read it.
+        color = np.ascontiguousarray(rgb[::stride, ::stride])
+        color = cv2.cvtColor(color, cv2.COLOR_RGB2BGRA).view('<u4')[..., 0]
+        np.bitwise_and(color, 0xFFFFFF, out=packed.view('<u4')[..., 3])
     return PointCloud2(
         header=header,
         height=height,
@@ -286,7 +341,7 @@ def cloud(depth, intrinsics, header, rgb=None, invalid=None, stride=1):
         is_dense=False,
         point_step=4 * fields,
         row_step=4 * fields * width,
-        data=_bytes(packed),
+        data=data,
         fields=[
             PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
             for i, name in enumerate(('x', 'y', 'z', 'rgb')[:fields])

@@ -8,25 +8,30 @@ Callbacks only store the newest image; one thread converts, infers and publishes
 import sys
 import threading
 import time
-from collections import OrderedDict
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from dar_ros.errors import BackendError, DarError, FrameError
-from dar_ros.pipeline import open_pipeline
+from dar_ros.errors import BackendError, DarError, first_line
 from dar_ros.ros import parameters
-from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, intrinsics_from_info
+from dar_ros.ros.conversions import (
+    compressed_to_rgb,
+    image_to_rgb,
+    intrinsics_from_info,
+    shape_warning,
+)
 from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.outputs import Outputs
+from dar_ros.ros.pairing import CameraInfos
 from dar_ros.ros.process import run_node
 from dar_ros.ros.rectification import Rectifier
+from dar_ros.serving import Serving
 
-INFOS_KEPT = 30  # camera_info messages kept for pairing by stamp
 INFO_PATIENCE = 2.0  # seconds for which a camera that announces camera_info may keep us waiting
 THROTTLE = 5.0  # seconds between two log lines of one kind
 
@@ -37,10 +42,10 @@ class DarNode(LifecycleNode):
     def __init__(self, **kwargs):
         super().__init__('dar', **kwargs)
         # First what destroy_node needs: a bad parameter leads straight there.
-        self.pipeline, self.outputs, self.health = None, None, Health()
+        self.serving, self.outputs, self.health = None, None, Health()
         self._worker, self._subscriptions_made, self._timer = None, [], None
         self._slot, self._wake, self._stopping = None, threading.Condition(), False
-        self._infos, self._info_awaited = OrderedDict(), None
+        self._infos, self._info_awaited = CameraInfos(), None
         self.values = parameters.declare(self)
         parameters.check(self.values)
         self.add_on_set_parameters_callback(self._on_set)
@@ -51,17 +56,22 @@ class DarNode(LifecycleNode):
     def on_configure(self, state):
         """Load, verify and warm up; FAILURE with one line if the model is not to be served."""
         try:
-            self.pipeline = self._open()
-            parameters.check(self.values, self.pipeline.bundle)
-        except DarError as error:
-            self.get_logger().error(str(error))
-            self.pipeline = None
+            self.serving = Serving(
+                *(self.values[name] for name in ('model', 'backend', 'precision'))
+            )
+            parameters.check(self.values, self.serving.bundle)
+            self.outputs = Outputs(self)
+        except Exception as error:  # rclpy would swallow it without a word
+            if rclpy.ok(context=self.context):  # else a signal came, and that is no fault
+                self.get_logger().error(first_line(error))
+            self._release()
             return TransitionCallbackReturn.FAILURE
-        self.outputs = Outputs(self)
-        self._timer = self.create_timer(1.0, self._publish_diagnostics)
-        bundle = self.pipeline.bundle
+        # Steady: diagnostics go on while simulated time stands still or jumps.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        bundle = self.serving.bundle
         self.get_logger().info(
-            f'{bundle.name} on {self.pipeline.backend.name}, {bundle.num_steps} steps at '
+            f'{bundle.name} on {self.serving.backend}, {bundle.num_steps} steps at '
             f'{bundle.input_size[1]}x{bundle.input_size[0]}, '
             f'{bundle.depth_range[0]}-{bundle.depth_range[1]} m'
         )
@@ -81,7 +91,7 @@ class DarNode(LifecycleNode):
                 **override,
             ),
             self.create_subscription(
-                CameraInfo, 'camera_info', self._on_info, qos_profile_sensor_data, **override
+                CameraInfo, 'camera_info', self._infos.add, qos_profile_sensor_data, **override
             ),
         ]
         self._worker = threading.Thread(target=self._work, name='inference')
@@ -113,9 +123,6 @@ class DarNode(LifecycleNode):
         """Fall back to unconfigured."""
         return self.on_shutdown(state)
 
-    def _open(self):
-        return open_pipeline(*(self.values[name] for name in ('model', 'backend', 'precision')))
-
     def _stop_working(self):
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
@@ -133,9 +140,9 @@ class DarNode(LifecycleNode):
             self.destroy_timer(self._timer)
         if self.outputs:
             self.outputs.destroy()
-        if self.pipeline:
-            self.pipeline.backend.close()
-        self._timer, self.outputs, self.pipeline = None, None, None
+        if self.serving:
+            self.serving.close()
+        self._timer, self.outputs, self.serving = None, None, None
 
     # Parameters
 
@@ -143,21 +150,13 @@ class DarNode(LifecycleNode):
         try:
             # One assignment: the inference thread sees all of a change or none of it.
             self.values = parameters.changed(
-                self.values, updates, self.pipeline and self.pipeline.bundle
+                self.values, updates, self.serving and self.serving.bundle
             )
         except DarError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     # Input
-
-    def _on_info(self, msg):
-        stamp = (msg.header.stamp.sec, msg.header.stamp.nanosec)
-        with self._wake:
-            self._infos[stamp] = msg
-            self._infos.move_to_end(stamp)
-            while len(self._infos) > INFOS_KEPT:
-                self._infos.popitem(last=False)
 
     def _on_image(self, msg):
         self.health.image()
@@ -166,14 +165,6 @@ class DarNode(LifecycleNode):
                 self.health.drop()
             self._slot = msg
             self._wake.notify()
-
-    def _info_for(self, msg):
-        """Return the CameraInfo of the image's stamp, else the latest, else None."""
-        stamp = (msg.header.stamp.sec, msg.header.stamp.nanosec)
-        with self._wake:
-            if stamp in self._infos or not self._infos:
-                return self._infos.get(stamp)
-            return next(reversed(self._infos.values()))
 
     # Inference thread
 
@@ -186,24 +177,20 @@ class DarNode(LifecycleNode):
                 msg, self._slot = self._slot, None
             try:
                 self._process(msg)
-            except FrameError as error:
-                self._lost(str(error))
             except BackendError as error:
-                self._lost(str(error), backend=True)
-                self._reopen()
+                self._lost(str(error), self.health.fail)
+                self.get_logger().warning(self.serving.recover(str(error)))
             except Exception as error:  # the node outlives any frame
                 if not rclpy.ok(context=self.context):
                     return
-                self._lost(
-                    f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
-                )
+                self._lost(first_line(error), self.health.refuse)
 
     def _process(self, msg):
         began = time.perf_counter()
-        wanted, values, pipeline = self.outputs.wanted(), self.values, self.pipeline
+        wanted, values = self.outputs.wanted(), self.values
         if not wanted:
             return
-        info = self._info_for(msg)
+        info, paired = self._infos.find(msg)
         if info is None and self._info_is_coming():
             return
         image = (
@@ -212,22 +199,15 @@ class DarNode(LifecycleNode):
             else image_to_rgb(msg)
         )
         intrinsics = None if info is None else intrinsics_from_info(info, image.shape[:2])
-        warnings = []
-        if intrinsics is None:
-            what = 'no camera_info' if info is None else 'the camera is uncalibrated (K is zero)'
-            warnings.append(f'{what}: scale assumed, no cloud')
-        elif self._rectify:
+        warnings = self._camera_warnings(info, paired, intrinsics, image.shape[:2])
+        if intrinsics is not None and self._rectify:
             image = self._rectify(image, info, intrinsics)
-        elif any(info.d):
-            warnings.append(
-                'the image is distorted; set rectify, or subscribe to a rectified image'
-            )
         decoded = time.perf_counter()
         settings = parameters.settings(values)
-        frame = pipeline(image, intrinsics, settings)
-        warnings += [text for text in frame.warnings if intrinsics is not None]
+        frame = self.serving(image, intrinsics, settings)
+        warnings += frame.warnings
         before = time.perf_counter()
-        _, depth_range = settings.resolve(pipeline.bundle)
+        _, depth_range = settings.resolve(self.serving.bundle)
         self.outputs.publish(
             wanted, frame, image, msg.header, info, bool(self._rectify), values, depth_range
         )
@@ -239,8 +219,24 @@ class DarNode(LifecycleNode):
             'total': now - began,
         }
         self.health.frame(frame.steps, timings, warnings)
-        for text in warnings:
-            self.get_logger().warning(text, throttle_duration_sec=THROTTLE)
+        if warnings:
+            self.get_logger().warning('; '.join(warnings), throttle_duration_sec=THROTTLE)
+
+    def _camera_warnings(self, info, paired, intrinsics, size):
+        """Tell what is wrong with the camera_info of a frame that is served all the same."""
+        if info is None:
+            return ['no camera_info, so no cloud']
+        if intrinsics is None:
+            return ['the camera is uncalibrated (K is zero), so no cloud']
+        warnings = []
+        if not paired:
+            warnings.append("no camera_info has the image's stamp: the latest is used")
+        warnings += shape_warning(info, size)
+        if any(info.d) and not self._rectify:
+            warnings.append(
+                'the image is distorted; set rectify, or subscribe to a rectified image'
+            )
+        return warnings
 
     def _info_is_coming(self):
         """
@@ -253,29 +249,19 @@ class DarNode(LifecycleNode):
             and self.count_publishers(self.resolve_topic_name('camera_info')) > 0
         )
 
-    def _lost(self, reason, backend=False):
-        self.health.refuse(reason, backend)
+    def _lost(self, reason, count):
+        count(reason)
         self.get_logger().error(f'frame lost: {reason}', throttle_duration_sec=THROTTLE)
 
-    def _reopen(self):
-        """Open the backend again, once per run of failures; a frame that succeeds ends the run."""
-        try:
-            pipeline = self._open()
-        except DarError as error:
-            self._lost(f'the backend does not open again: {error}', backend=True)
-            return
-        self.pipeline.backend.close()
-        self.pipeline = pipeline
-
     def _publish_diagnostics(self):
-        if self.outputs is None:
-            return
-        pipeline, active = self.pipeline, self._worker is not None
         status = self.health.status(
             f'{self.get_fully_qualified_name()[1:]}: depth',
-            f'{pipeline.bundle.name}/{pipeline.backend.name}',
-            active,
+            self.serving.bundle.name,
+            self.serving.backend,
+            self.serving.note,
+            self._worker is not None,
             bool(self.outputs.wanted()),
+            self.values['min_rate'],
         )
         self.outputs.diagnostics.publish(diagnostics(self.get_clock().now().to_msg(), status))
 

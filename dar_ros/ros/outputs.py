@@ -22,17 +22,13 @@ class Outputs:
 
     def __init__(self, node):
         self._node = node
+        override = {'qos_overriding_options': QoSOverridingOptions.with_default_policies()}
         self._publishers = {
-            topic: node.create_publisher(
-                kind,
-                topic,
-                QoSProfile(depth=1),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
+            topic: node.create_publisher(kind, topic, QoSProfile(depth=1), **override)
             for topic, kind in TOPICS.items()
         }
         self.diagnostics = node.create_publisher(
-            DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
+            DiagnosticArray, '/diagnostics', QoSProfile(depth=10), **override
         )
 
     def wanted(self):

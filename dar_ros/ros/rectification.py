@@ -23,6 +23,8 @@ class Rectifier:
         distortion = np.array(info.d, np.float64)
         if not distortion.any():
             return image
+        if not np.isfinite(distortion).all():
+            raise FrameError('camera_info has distortion coefficients that are not finite')
         key = (image.shape, intrinsics, info.distortion_model, distortion.tobytes())
         if key != self._key:
             self._maps = _maps(image.shape[1::-1], intrinsics, info.distortion_model, distortion)
