@@ -39,7 +39,7 @@ class Serving:
     def __call__(self, image, intrinsics=None, settings=DepthSettings()):
         """See DepthPipeline; BackendError for all that is not the frame's own fault."""
         if self._closed:
-            raise BackendError(self.note)
+            raise BackendError(self.note or 'the model is closed')
         try:
             frame = self._pipeline(image, intrinsics, settings)
         except DarError:
