@@ -52,7 +52,7 @@ setup(
         'bags': ['rosbags'],  # dar extract
         'tensorrt': ['tensorrt>=10.3', 'pycuda'],
         'dev': ['ruff'],
-        'test': ['pytest', 'pytest-timeout', 'rosbags'],
+        'test': ['pytest', 'pytest-timeout', 'hypothesis', 'rosbags'],
     },
     entry_points={
         'console_scripts': [

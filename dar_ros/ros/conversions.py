@@ -171,7 +171,7 @@ def intrinsics_from_info(info, size):
     K is of the full calibration size: a region of interest, binning and any further resize are
     applied. FrameError if the numbers make no camera.
     """
-    fx, fy, cx, cy = info.k[0], info.k[4], info.k[2], info.k[5]
+    fx, fy, cx, cy = (float(info.k[i]) for i in (0, 4, 2, 5))
     if fx == 0:
         return None
     left, top, width, height = _window(info, size)
@@ -251,7 +251,7 @@ def info_for_depth(info, header, size, intrinsics, rectified=False):
         )
         left, top, width, height = _window(info, size)
         projection = (
-            Intrinsics(info.p[0], info.p[5], info.p[2], info.p[6])
+            Intrinsics(*(float(info.p[i]) for i in (0, 5, 2, 6)))
             .crop(left, top)
             .scale(size[1] / width, size[0] / height)
         )
