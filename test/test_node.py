@@ -13,12 +13,15 @@ pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a so
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from rcl_interfaces.srv import DescribeParameters, GetParameters
+from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
+from rclpy.qos import ReliabilityPolicy
 from ros_client import FOCAL, OUTPUTS, PATIENCE, SIZE, Client, array_of
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dar_ros.geometry import Intrinsics, unproject
 from dar_ros.pipeline import DepthSettings
+from dar_ros.ros.outputs import TOPICS
+from dar_ros.ros.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,25 +83,25 @@ def test_bad_parameters_change_nothing(node, client, rgb):
     assert 'steps' in described.description and described.integer_range[0].to_value == 16
 
 
-@pytest.mark.parametrize(
-    'changes, word',
-    [
-        ({'encoding': 'xyz9'}, 'unknown encoding'),
-        ({'data': array.array('B', b'123')}, 'truncated image'),
-        ({'width': 0}, 'image size'),
-        ({'step': 3}, 'step 3'),
-        ({'height': 2**31}, 'image size'),
-    ],
-)
-def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb, changes, word):
+def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
     client.ask(rgb)
-    bad = client.send(rgb, **changes)
-    assert client.sees(DiagnosticStatus.WARN, f'frame refused: {word}')
-    client.ask(rgb)
+    for count, (changes, word) in enumerate(
+        (
+            ({'encoding': 'xyz9'}, 'unknown encoding'),
+            ({'data': array.array('B', b'123')}, 'truncated image'),
+            ({'width': 0}, 'image size'),
+            ({'step': 3}, 'step 3'),
+            ({'height': 2**31}, 'image size'),
+        ),
+        1,
+    ):
+        bad = client.send(rgb, **changes)
+        assert client.sees(DiagnosticStatus.WARN, f'frame refused: {word}')
+        client.ask(rgb)
+        assert bad not in client.received['depth/image']
+        assert client.spin_until(lambda n=count: client.status()[2]['refused'] == str(n), 5)
     assert node.poll() is None
-    assert bad not in client.received['depth/image']
-    assert int(client.status()[2]['refused']) == 1
-    assert f'frame lost: {word}' in node.log.read_text()
+    assert 'frame lost: unknown encoding' in node.log.read_text()
 
 
 def test_size_and_intrinsics_may_change_between_frames(node, client, rgb):
@@ -289,3 +292,124 @@ def wait_for_signal_handler(process):
             return
         time.sleep(0.01)
     raise AssertionError(f'no signal handler: {process.log.read_text()}')
+
+
+def test_every_other_parameter_has_its_effect(node, client, rgb):
+    """Those that act at run time and are not tested above."""
+
+    def frame(**values):
+        assert client.set(**values).successful
+        depth, sigma, points = client.ask(
+            rgb, ('depth/image', 'depth/uncertainty', 'depth/points')
+        )
+        return array_of(depth), array_of(sigma), array_of_points(points)
+
+    depth, sigma, points = frame(edge_threshold=0.0)
+    assert np.array_equal(np.isfinite(points[..., 2]), np.isfinite(depth))
+    _, _, fewer = frame(edge_threshold=0.001)
+    assert np.isfinite(fewer[..., 2]).sum() < np.isfinite(points[..., 2]).sum()
+    middle = float(np.median(depth[np.isfinite(depth)]))
+    near, _, _ = frame(depth_min=middle)
+    assert np.isneginf(near).any() and not (near[np.isfinite(near)] < middle).any()
+    assert client.set(depth_min=0.0).successful
+    limit = float(np.median((sigma / depth)[np.isfinite(depth)]))
+    sure, doubt, _ = frame(max_relative_uncertainty=limit)
+    assert np.isnan(sure).any() and (doubt / sure)[np.isfinite(sure)].max() <= limit * 1.001
+    frame(max_relative_uncertainty=0.0, latency_budget_ms=0.001)
+    assert client.spin_until(lambda: client.status()[2].get('steps used') == '1', 5)
+
+
+def array_of_points(msg):
+    return np.frombuffer(msg.data, '<f4').reshape(msg.height, msg.width, -1)
+
+
+def test_compressed_images(start_process, client, rgb, pipeline):
+    start_process('dar_ros.ros.node', '-p', 'image_transport:=compressed')
+    camera = client.node.create_publisher(CompressedImage, 'image/compressed', 10)
+    assert client.spin_until(camera.get_subscription_count)
+    assert client.spin_until(lambda: client.node.count_publishers('depth/image'))
+    for stamp, suffix in enumerate(('.png', '.jpg'), 1):
+        data = cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]))[1]
+        msg = CompressedImage(format=suffix[1:], data=array.array('B', data.tobytes()))
+        msg.header.stamp.sec = stamp
+        info = CameraInfo(header=msg.header, height=SIZE[0], width=SIZE[1])
+        info.k = [FOCAL, 0.0, SIZE[1] / 2, 0.0, FOCAL, SIZE[0] / 2, 0.0, 0.0, 1.0]
+        for _ in range(20):
+            client.infos.publish(info)
+            camera.publish(msg)
+            if client.spin_until(lambda s=stamp: s in client.received['depth/points'], 3.0):
+                break
+        depth = array_of(client.received['depth/image'][stamp])
+        seen = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+        intrinsics = Intrinsics(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2)
+        expected = pipeline(np.ascontiguousarray(seen), intrinsics).depth
+        assert np.allclose(depth, expected, rtol=1e-4, equal_nan=True)
+
+
+def test_rectify(start_process, client, rgb, pipeline):
+    """The depth is that of the straightened image, and camera_info says so."""
+    start_process('dar_ros.ros.node', '-p', 'rectify:=true')
+    client.wait_for_node()
+    d = [-0.3, 0.1, 0.0, 0.0, 0.0]
+    camera = {'distortion_model': 'plumb_bob', 'd': d}
+    depth, info = client.ask(rgb, ('depth/image', 'depth/camera_info'), camera=camera)
+    intrinsics = Intrinsics(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2)
+    straight = cv2.undistort(rgb, intrinsics.matrix(), np.array(d))
+    expected = pipeline(straight, intrinsics).depth
+    near = np.isclose(array_of(depth), expected, rtol=0.05, equal_nan=True)
+    assert near.mean() > 0.95 and not any(info.d)
+    assert client.sees(DiagnosticStatus.OK, 'running', 5)
+
+
+@pytest.mark.parametrize(
+    'argument, words',
+    [('precision:=fp16', 'fp16'), ('model:=/nowhere', 'no such folder'), ('num_steps:=9', '1..')],
+)
+def test_a_start_that_makes_no_sense_is_one_line(start_process, client, argument, words):
+    """The node stays, unconfigured, for whoever sets it right."""
+    process = start_process('dar_ros.ros.node', '-p', argument, '-p', 'backend:=onnxruntime')
+    assert client.spin_until(lambda: '[ERROR]' in process.log.read_text())
+    client.spin_until(lambda: False, 0.5)
+    log = process.log.read_text()
+    assert log.count('[ERROR]') == 1 and words in log and 'Traceback' not in log
+    assert process.poll() is None and client.node.count_publishers('depth/image') == 0
+
+
+def test_quality_of_service_can_be_overridden(start_process, client):
+    prefix = 'qos_overrides./depth/image.publisher'
+    start_process(
+        'dar_ros.ros.node', '-p', f'{prefix}.reliability:=best_effort', '-p', f'{prefix}.depth:=3'
+    )
+    client.wait_for_node()
+    (found,) = client.node.get_publishers_info_by_topic('depth/image')
+    assert found.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    (other,) = client.node.get_publishers_info_by_topic('depth/points')
+    assert other.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    (camera,) = client.node.get_subscriptions_info_by_topic('image')
+    assert camera.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_the_running_node_declares_what_is_documented(node, client):
+    """`ros2 param list` and `describe` against the table, `ros2 topic list` against TOPICS."""
+    found = client.call(ListParameters, 'dar/list_parameters', ListParameters.Request())
+    names = {
+        name
+        for name in found.result.names
+        if not name.startswith('qos_overrides.')
+        and name not in ('use_sim_time', 'start_type_description_service')
+    }
+    assert names == {parameter.name for parameter in PARAMETERS}
+    request = DescribeParameters.Request(names=[p.name for p in PARAMETERS])
+    described = client.call(DescribeParameters, 'dar/describe_parameters', request).descriptors
+    for parameter, descriptor in zip(PARAMETERS, described):
+        assert descriptor.description == parameter.text
+        assert descriptor.read_only == parameter.read_only
+        assert bool(descriptor.floating_point_range or descriptor.integer_range) == bool(
+            parameter.bounds
+        )
+        for choice in parameter.choices:
+            assert choice in descriptor.additional_constraints
+    published = dict(client.node.get_publisher_names_and_types_by_node('dar', '/'))
+    for topic, kind in TOPICS.items():
+        assert published[f'/{topic}'] == [f'sensor_msgs/msg/{kind.__name__}']
+    assert published['/diagnostics'] == ['diagnostic_msgs/msg/DiagnosticArray']
