@@ -50,7 +50,7 @@ class Serving:
         return frame
 
     def recover(self, reason):
-        """After a BackendError: restore service; returns in one line what was done."""
+        """After a BackendError: restore service; returns in one line what was done, '' if nothing."""
         name, (model, _, _) = self.backend, self._asked
         if self._good >= FORGIVEN:
             self._reopened = False
@@ -70,7 +70,7 @@ class Serving:
             if self._reopen(*self._asked):
                 self.note, self._precision, self._good = '', self._asked[2], 0
                 return f'no other backend works, {self.backend} was opened again'
-        return f'no other backend works than {name}'
+        return ''
 
     def close(self):
         """Free the model."""

@@ -132,14 +132,11 @@ def test_when_all_fail_it_tries_on_but_not_at_every_frame(world, pipeline):
     assert served.backend == 'slow'
     count = len(world.opened)
     for _ in range(10):
-        assert 'no other backend works' in lose_a_frame(served)
+        assert lose_a_frame(served) == ''
     assert len(world.opened) == count
     world.now += PAUSE
     world.broken.clear()
-    with pytest.raises(BackendError):
-        world.broken['slow'] = BackendError('no')
-        served(IMAGE)
-    served.recover('no')
+    assert 'fast was opened again' in served.recover('no')
     assert served.backend == 'fast' and served.note == '' and world.alive() == ['fast']
     assert np.isfinite(served(IMAGE).depth).any()
 

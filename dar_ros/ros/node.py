@@ -179,7 +179,9 @@ class DarNode(LifecycleNode):
                 self._process(msg)
             except BackendError as error:
                 self._lost(str(error), self.health.fail)
-                self.get_logger().warning(self.serving.recover(str(error)))
+                done = self.serving.recover(str(error))
+                if done:
+                    self.get_logger().warning(done)
             except Exception as error:  # the node outlives any frame
                 if not rclpy.ok(context=self.context):
                     return

@@ -80,7 +80,7 @@ class SimDataset:
         for shard in sorted(self.folder.glob('shard-[0-9]*')):
             self.shards.append(
                 [
-                    np.load(shard / f'{name}.npy', mmap_mode='r')
+                    np.load(shard / f'{name}.npy', mmap_mode='r', allow_pickle=False)
                     for name in ('images', 'depth', 'intrinsics')
                 ]
             )
