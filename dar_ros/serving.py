@@ -50,7 +50,7 @@ class Serving:
         return frame
 
     def recover(self, reason):
-        """After a BackendError: restore service; returns in one line what was done, '' if nothing."""
+        """After a BackendError: restore service; returns in one line what was done, or ''."""
         name, (model, _, _) = self.backend, self._asked
         if self._good >= FORGIVEN:
             self._reopened = False

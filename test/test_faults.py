@@ -292,6 +292,38 @@ def test_cycles_of_the_lifecycle_leak_nothing(start_process, client, rgb):
     assert files[-1] <= files[3] and threads[-1] <= threads[3], (files, threads)
 
 
+def test_a_transition_that_cannot_be_made_fails_with_one_line(start_process, client):
+    """And the node can be brought on by whoever sets it right."""
+    process = start_process(
+        NODE, '-p', 'autostart:=false', '-p', 'qos_overrides./image.subscription.depth:=many'
+    )
+    assert client.transition(Transition.TRANSITION_CONFIGURE)
+    for _ in range(2):
+        assert not client.transition(Transition.TRANSITION_ACTIVATE)
+    log = process.log.read_text()
+    assert log.count('[ERROR]') == 2 and 'Traceback' not in log
+    assert client.node.count_subscribers('camera_info') == 0
+    assert client.transition(Transition.TRANSITION_CLEANUP)
+
+
+def test_publishers_that_cannot_be_made_leave_none_behind(start_process, client):
+    process = start_process(
+        NODE, '-p', 'autostart:=false', '-p', 'qos_overrides./depth/color.publisher.depth:=many'
+    )
+    for _ in range(2):
+        assert not client.transition(Transition.TRANSITION_CONFIGURE)
+    log = process.log.read_text()
+    assert log.count('[ERROR]') == 2 and 'Traceback' not in log
+    assert client.spin_until(lambda: client.node.count_publishers('depth/image') == 0, 5)
+
+
+def test_simulated_time_that_stands_still_stops_nothing(start_process, client, rgb):
+    start_process(NODE, '-p', 'use_sim_time:=true')
+    client.wait_for_node()
+    client.ask(rgb)
+    assert client.sees(OK, 'running', 5)
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('transitions', [(), (1,), (1, 3), (1, 3, 4), (1, 3, 4, 2)])
 def test_a_signal_in_every_state_ends_with_code_0(start_process, client, transitions, number):

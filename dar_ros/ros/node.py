@@ -61,11 +61,8 @@ class DarNode(LifecycleNode):
             )
             parameters.check(self.values, self.serving.bundle)
             self.outputs = Outputs(self)
-        except Exception as error:  # rclpy would swallow it without a word
-            if rclpy.ok(context=self.context):  # else a signal came, and that is no fault
-                self.get_logger().error(first_line(error))
-            self._release()
-            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # DarError, or what nobody thought of
+            return self._failure(error, self._release)
         # Steady: diagnostics go on while simulated time stands still or jumps.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
@@ -78,25 +75,37 @@ class DarNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state):
-        """Subscribe and start inferring."""
-        override = {'qos_overriding_options': QoSOverridingOptions.with_default_policies()}
-        compressed = self.values['image_transport'] == 'compressed'
+        """Subscribe and start inferring; FAILURE with one line if that is not possible."""
         self._info_awaited, self._stopping, self.health = None, False, Health()
-        self._subscriptions_made = [
-            self.create_subscription(
-                CompressedImage if compressed else Image,
-                'image/compressed' if compressed else 'image',
-                self._on_image,
-                qos_profile_sensor_data,
-                **override,
-            ),
-            self.create_subscription(
-                CameraInfo, 'camera_info', self._infos.add, qos_profile_sensor_data, **override
-            ),
-        ]
+        try:
+            self._subscribe()
+        except Exception as error:  # a quality of service that does not exist, say
+            return self._failure(error, self._stop_working)
         self._worker = threading.Thread(target=self._work, name='inference')
         self._worker.start()
         return super().on_activate(state)
+
+    def _subscribe(self):
+        image = {'raw': (Image, 'image'), 'compressed': (CompressedImage, 'image/compressed')}
+        for kind, topic, callback in (
+            (*image[self.values['image_transport']], self._on_image),
+            (CameraInfo, 'camera_info', self._infos.add),
+        ):
+            subscription = self.create_subscription(
+                kind,
+                topic,
+                callback,
+                qos_profile_sensor_data,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            self._subscriptions_made.append(subscription)
+
+    def _failure(self, error, undo):
+        """FAILURE, and one line in the log: rclpy would swallow the exception without a word."""
+        if rclpy.ok(context=self.context):  # else a signal came, and that is no fault
+            self.get_logger().error(first_line(error))
+        undo()
+        return TransitionCallbackReturn.FAILURE
 
     def on_deactivate(self, state):
         """Stop publishing and leave the camera alone."""
