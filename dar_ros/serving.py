@@ -75,8 +75,11 @@ class Serving:
     def close(self):
         """Free the model."""
         if not self._closed:
-            self._pipeline.backend.close()
-        self._closed = True
+            self._closed = True
+            try:
+                self._pipeline.backend.close()
+            except Exception:  # what has failed need not close well, and there is no more to do
+                return
 
     def _reopen(self, *wanted):
         """Close first: what failed may hold the memory that opening needs."""

@@ -118,6 +118,14 @@ class Client:
         self.images.publish(msg)
         return stamp
 
+    def told(self, rgb, level, word, attempts=20, **options):
+        """Send the like of an image until diagnostics say `word` at a level; whether they did."""
+        for _ in range(attempts):
+            self.send(rgb, **options)
+            if self.sees(level, word, 2.0):
+                return True
+        return False
+
     def ask(self, rgb, topics=('depth/image',), attempts=20, **options):
         """
         Send until every topic has answered that stamp; returns the messages.

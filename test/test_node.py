@@ -99,7 +99,7 @@ def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
         assert client.sees(DiagnosticStatus.WARN, f'frame refused: {word}')
         client.ask(rgb)
         assert bad not in client.received['depth/image']
-        assert client.spin_until(lambda n=count: client.status()[2]['refused'] == str(n), 5)
+        assert client.spin_until(lambda n=count: client.status()[2]['refused'] == str(n))
     assert node.poll() is None
     assert 'frame lost: unknown encoding' in node.log.read_text()
 
@@ -316,7 +316,7 @@ def test_every_other_parameter_has_its_effect(node, client, rgb):
     sure, doubt, _ = frame(max_relative_uncertainty=limit)
     assert np.isnan(sure).any() and (doubt / sure)[np.isfinite(sure)].max() <= limit * 1.001
     frame(max_relative_uncertainty=0.0, latency_budget_ms=0.001)
-    assert client.spin_until(lambda: client.status()[2].get('steps used') == '1', 5)
+    assert client.spin_until(lambda: client.status()[2].get('steps used') == '1')
 
 
 def array_of_points(msg):
@@ -347,18 +347,27 @@ def test_compressed_images(start_process, client, rgb, pipeline):
 
 
 def test_rectify(start_process, client, rgb, pipeline):
-    """The depth is that of the straightened image, and camera_info says so."""
+    """Depth is that of the straightened image, none where the camera did not look; and so is
+    camera_info.
+    """
     start_process('dar_ros.ros.node', '-p', 'rectify:=true')
     client.wait_for_node()
-    d = [-0.3, 0.1, 0.0, 0.0, 0.0]
+    d = [0.3, 0.0, 0.0, 0.0, 0.0]
     camera = {'distortion_model': 'plumb_bob', 'd': d}
     depth, info = client.ask(rgb, ('depth/image', 'depth/camera_info'), camera=camera)
     intrinsics = Intrinsics(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2)
-    straight = cv2.undistort(rgb, intrinsics.matrix(), np.array(d))
-    expected = pipeline(straight, intrinsics).depth
-    near = np.isclose(array_of(depth), expected, rtol=0.05, equal_nan=True)
-    assert near.mean() > 0.95 and not any(info.d)
-    assert client.sees(DiagnosticStatus.OK, 'running', 5)
+    distortion = np.array(d)
+    expected = pipeline(cv2.undistort(rgb, intrinsics.matrix(), distortion), intrinsics).depth
+    white = np.full_like(rgb, 255)
+    unseen = cv2.undistort(white, intrinsics.matrix(), distortion)[..., 0] == 0
+    found = array_of(depth)
+    near = np.isclose(found, expected, rtol=0.05, equal_nan=True)
+    assert unseen[0, 0] and np.isnan(found[unseen]).all() and not any(info.d)
+    assert near[~unseen].mean() > 0.95
+    # The same camera seen straight: nothing is hidden.
+    (depth,) = client.ask(rgb, camera={'d': [0.0] * 5, 'distortion_model': 'plumb_bob'})
+    assert not np.isnan(array_of(depth)).any()
+    assert client.told(rgb, DiagnosticStatus.OK, 'running', camera=camera)
 
 
 @pytest.mark.parametrize(

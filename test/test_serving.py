@@ -33,6 +33,8 @@ class Faulty:
 
     def close(self):
         self.closed = True
+        if self.world.broken.get(self.name):
+            raise RuntimeError('a broken backend that does not even close')
 
 
 class World:

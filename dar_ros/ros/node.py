@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -217,6 +218,9 @@ class DarNode(LifecycleNode):
         settings = parameters.settings(values)
         frame = self.serving(image, intrinsics, settings)
         warnings += frame.warnings
+        if self._rectify and self._rectify.outside is not None:
+            # Black there: what the network makes of it is no measurement.
+            frame.depth[self._rectify.outside] = frame.sigma[self._rectify.outside] = np.nan
         before = time.perf_counter()
         _, depth_range = settings.resolve(self.serving.bundle)
         self.outputs.publish(
