@@ -130,7 +130,7 @@ def test_without_camera_info_there_is_depth_but_no_cloud(node, client, rgb):
     (depth,) = client.ask(rgb, info=False)
     assert np.isfinite(array_of(depth)).any()
     assert depth.header.stamp.sec not in client.received['depth/points']
-    assert client.sees(DiagnosticStatus.WARN, 'no camera_info, so no cloud')
+    assert client.told(rgb, DiagnosticStatus.WARN, 'no camera_info, so no cloud', info=False)
     assert 'is assumed' in client.status()[1]
 
 
