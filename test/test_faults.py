@@ -251,7 +251,8 @@ def test_500_parameter_changes_under_load(node, client, rgb):
         assert len(msg.data) == msg.row_step * msg.height == 16 * msg.width * msg.height
     (depth,) = client.ask(rgb)
     assert depth.encoding == '16UC1' and array_of(depth, '<u2').max() <= (5 + 499 % 7) * 1000
-    assert client.told(rgb, OK, 'running') and client.status()[2]['steps used'] == '4'
+    assert client.told(rgb, OK, 'running')
+    assert client.spin_until(lambda: client.status()[2]['steps used'] == '4')
 
 
 def test_kill_9_and_respawn(start_process, client, rgb):
