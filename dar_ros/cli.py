@@ -4,14 +4,24 @@ either.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from dar_ros import __version__
+from dar_ros.cli_evaluate import add_commands
+from dar_ros.cli_options import (
+    camera_of,
+    camera_options,
+    check_camera,
+    model_options,
+    pipeline_of,
+    positive,
+    print_json,
+    settings_of,
+    size,
+)
 from dar_ros.errors import DarError, UsageError
 
-REAL_DATASETS = ('folder', 'nyu', 'kitti', 'sunrgbd', 'stereo')  # of dar_ros.evaluation.datasets
 INSTALL = {
     'torch': 'pip install "dar_ros[train]"',
     'timm': 'pip install "dar_ros[train]"',
@@ -24,6 +34,7 @@ INSTALL = {
     'onnxruntime': 'pip install onnxruntime',
     'tqdm': 'pip install tqdm',
     'rosbags': 'pip install "dar_ros[bags]"',
+    'matplotlib': 'pip install "dar_ros[plot]"',
     'trimesh': 'pip install "dar_ros[sim]"',
     'cv2': 'pip install opencv-python-headless',
 }
@@ -89,13 +100,14 @@ def build_parser():
         'dar simulate --split train --frames 8000 --seed 0 --out data/train',
     )
     sub.add_argument('--split', choices=('train', 'val', 'test'), required=True)
-    sub.add_argument('--frames', type=_positive, required=True)
+    sub.add_argument('--frames', type=positive, required=True)
     sub.add_argument('--seed', type=int, default=0)
     sub.add_argument('--out', required=True, help='folder; an interrupted run is continued')
     sub.add_argument(
-        '--size', type=_size, default=(240, 320), help='HxW in pixels (default 240x320)'
+        '--size', type=size, default=(240, 320), help='HxW in pixels (default 240x320)'
     )
-    sub.add_argument('--workers', type=_positive, default=2, help='processes (default 2)')
+    sub.add_argument('--workers', type=positive, default=2, help='processes (default 2)')
+    sub.add_argument('--sheet', metavar='PNG', help='also lay out some frames in one picture')
 
     sub = command(
         'train',
@@ -121,7 +133,7 @@ def build_parser():
     sub.add_argument('checkpoint', help='folder that `dar train` wrote')
     sub.add_argument('--out', required=True, help='bundle folder')
     sub.add_argument(
-        '--input-size', type=_size, help='HxW, multiples of 8 (default: the trained one)'
+        '--input-size', type=size, help='HxW, multiples of 8 (default: the trained one)'
     )
 
     sub = command(
@@ -131,33 +143,23 @@ def build_parser():
         'dar predict room.jpg --fov 70 --out depth/',
     )
     sub.add_argument('images', nargs='+', metavar='IMAGE')
-    camera = sub.add_mutually_exclusive_group(required=True)
-    camera.add_argument(
-        '--focal', type=float, metavar='PX', help='focal length in pixels of the image'
-    )
-    camera.add_argument(
-        '--fov', type=float, metavar='DEG', help='horizontal field of view in degrees'
-    )
+    camera_options(sub, required=True)
     sub.add_argument('--out', required=True, help='folder')
-    _model_options(sub)
+    model_options(sub)
 
     sub = command(
-        'evaluate',
-        evaluate,
-        'Score a model on a data set, after every step.',
-        'dar evaluate --dataset sim --frames 200 --json',
+        'build-engine',
+        build_engine,
+        'Build the TensorRT engines of a model for this GPU, and test them.',
+        'dar build-engine --model models/mine --precision fp16',
     )
-    sub.add_argument('--dataset', choices=('sim', *REAL_DATASETS), default='sim')
+    sub.add_argument('--model', help='bundle folder (default: the bundled model)')
     sub.add_argument(
-        '--data', help='folder of the data set (default for sim: the frozen test split, generated)'
+        '--precision',
+        choices=('auto', 'fp16', 'fp32'),
+        default='auto',
+        help='auto: fp16, or fp32 where that computes wrongly (default)',
     )
-    sub.add_argument(
-        '--split-file', help='list of frames: nyu, kitti, sunrgbd; stereo may have one'
-    )
-    sub.add_argument('--flip', action='store_true', help='average with the mirrored image')
-    sub.add_argument('--frames', type=_positive, default=200)
-    sub.add_argument('--json', action='store_true', help='print one JSON object')
-    _model_options(sub)
 
     sub = command(
         'extract',
@@ -171,57 +173,13 @@ def build_parser():
     sub.add_argument('--depth', required=True, metavar='TOPIC', help='registered to the image')
     sub.add_argument('--camera-info', required=True, metavar='TOPIC')
     sub.add_argument('--out', required=True, help='folder')
-    sub.add_argument('--every', type=_positive, default=1, help='keep every n-th frame')
+    sub.add_argument('--every', type=positive, default=1, help='keep every n-th frame')
     sub.add_argument(
         '--slop', type=float, default=0.02, help='seconds between image and depth (default 0.02)'
     )
 
-    sub = command(
-        'calibrate',
-        calibrate,
-        'Fit depth_scale to a data set with known depth.',
-        'dar calibrate --data data/mine',
-    )
-    sub.add_argument('--dataset', choices=REAL_DATASETS, default='folder')
-    sub.add_argument('--data', required=True, help='folder of the data set')
-    sub.add_argument('--split-file', help='list of frames')
-    sub.add_argument('--frames', type=_positive, default=200)
-    sub.add_argument('--json', action='store_true', help='print one JSON object')
-    _model_options(sub)
+    add_commands(command)
     return parser
-
-
-def _model_options(parser):
-    parser.add_argument('--model', help='bundle folder (default: the bundled model)')
-    parser.add_argument('--backend', default='auto')
-    parser.add_argument('--num-steps', type=int, default=0, help='steps to take (default: all)')
-    parser.add_argument(
-        '--depth-min', type=float, default=0.0, metavar='M', help="metres (default: the model's)"
-    )
-    parser.add_argument(
-        '--depth-max', type=float, default=0.0, metavar='M', help="metres (default: the model's)"
-    )
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not at least 1')
-    return value
-
-
-def _size(text):
-    try:
-        rows, columns = (int(part) for part in text.lower().split('x'))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is not HxW') from None
-    if rows < 1 or columns < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a size')
-    return rows, columns
-
-
-def _print_json(data):
-    print(json.dumps(data))
 
 
 def info(arguments):
@@ -248,7 +206,7 @@ def info(arguments):
             'depth_grid_sizes': config.depth_grid_sizes(),
         }
     if arguments.json:
-        _print_json(described)
+        print_json(described)
         return
     for key in (
         'name',
@@ -270,7 +228,7 @@ def simulate(arguments):
     """`dar simulate`."""
     from dar_ros.simulation.dataset import generate
 
-    generate(
+    frames = generate(
         arguments.out,
         arguments.split,
         arguments.frames,
@@ -279,6 +237,10 @@ def simulate(arguments):
         arguments.workers,
     )
     print(f'{arguments.frames} frames in {arguments.out}')
+    if arguments.sheet:
+        from dar_ros.evaluation.sheet import write_sheet
+
+        write_sheet(frames, 24, arguments.sheet)
 
 
 def train(arguments):
@@ -297,31 +259,13 @@ def export(arguments):
     print(f'{bundle.name}: parity checked, written to {bundle.path}')
 
 
-def _settings(arguments):
-    from dar_ros.pipeline import DepthSettings
-
-    return DepthSettings(arguments.num_steps, arguments.depth_min, arguments.depth_max)
-
-
-def _pipeline(arguments):
-    from dar_ros.pipeline import open_pipeline
-
-    pipeline = open_pipeline(arguments.model, arguments.backend)
-    _settings(arguments).resolve(pipeline.bundle)  # wrong use shows before any work
-    return pipeline
-
-
 def predict(arguments):
     """`dar predict`."""
     import cv2
 
     from dar_ros.files import write_depth
-    from dar_ros.geometry import Intrinsics
 
-    if arguments.focal is not None and not arguments.focal > 0:
-        raise UsageError(f'--focal {arguments.focal} must be above 0')
-    if arguments.fov is not None and not 0 < arguments.fov < 180:
-        raise UsageError(f'--fov {arguments.fov} must lie between 0 and 180')
+    check_camera(arguments)
     missing = [path for path in arguments.images if not Path(path).is_file()]
     if missing:
         raise UsageError(f'{missing[0]}: no such image')
@@ -331,7 +275,7 @@ def predict(arguments):
         raise UsageError(
             f'two images are named {twice.pop()}: their results would overwrite each other'
         )
-    pipeline, settings, out = _pipeline(arguments), _settings(arguments), Path(arguments.out)
+    pipeline, settings, out = pipeline_of(arguments), settings_of(arguments), Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     _, depth_range = settings.resolve(pipeline.bundle)
     for path, stem in zip(arguments.images, stems):
@@ -339,39 +283,28 @@ def predict(arguments):
         if image is None:
             raise DarError(f'{path} is no readable image')
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        height, width = image.shape[:2]
-        intrinsics = (
-            Intrinsics.from_fov(arguments.fov, width, height)
-            if arguments.focal is None
-            else Intrinsics(arguments.focal, arguments.focal, (width - 1) / 2, (height - 1) / 2)
-        )
-        frame = pipeline(image, intrinsics, settings)
+        frame = pipeline(image, camera_of(arguments, image), settings)
         near, far, share = write_depth(out / stem, frame, image, depth_range)
         print(f'{path}: {near:.2f}-{far:.2f} m, {share:.1%} valid, {frame.steps} steps')
 
 
-def evaluate(arguments):
-    """`dar evaluate`."""
-    from dar_ros.evaluation.evaluate import evaluate as run
-    from dar_ros.evaluation.evaluate import frozen_test_split, table
+def build_engine(arguments):
+    """`dar build-engine`."""
+    from dar_ros.backends import open_backend
+    from dar_ros.bundle import open_bundle
 
-    pipeline = _pipeline(arguments)
-    if arguments.dataset != 'sim':
-        from dar_ros.evaluation.datasets import open_dataset
+    bundle = open_bundle(arguments.model)
+    backend = open_backend(bundle, 'tensorrt', arguments.precision, progress=_say)
+    for note in backend.notes:
+        _say(note)
+    print(
+        f'{bundle.name}: {backend.precision} engines for {backend.gpu.name}, self-test passed, '
+        f'in {backend.cache_folder}'
+    )
 
-        frames = open_dataset(arguments.dataset, arguments.data, arguments.split_file)
-    elif arguments.data:
-        from dar_ros.simulation.dataset import SimDataset
 
-        frames = SimDataset(arguments.data)
-    else:
-        frames = frozen_test_split(arguments.frames)
-    settings = _settings(arguments)
-    report = run(pipeline, frames, arguments.frames, settings, flip=arguments.flip)
-    if arguments.json:
-        _print_json(report)
-    else:
-        print(table(report))
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
 def extract(arguments):
@@ -381,24 +314,6 @@ def extract(arguments):
     topics = (arguments.image, arguments.depth, arguments.camera_info)
     count = run(arguments.bag, topics, arguments.out, arguments.every, arguments.slop)
     print(f'{count} frames in {arguments.out}')
-
-
-def calibrate(arguments):
-    """`dar calibrate`."""
-    from dar_ros.evaluation.calibrate import fit_depth_scale
-    from dar_ros.evaluation.datasets import open_dataset
-
-    pipeline = _pipeline(arguments)
-    frames = open_dataset(arguments.dataset, arguments.data, arguments.split_file)
-    report = fit_depth_scale(pipeline, frames, arguments.frames, _settings(arguments))
-    if arguments.json:
-        _print_json(report)
-        return
-    print(f'depth_scale: {report["depth_scale"]:.3f}')
-    print(
-        f'{report["frames"]} frames need {report["low"]:.3f} to {report["high"]:.3f} (80 %), '
-        f'abs_rel {report["abs_rel_before"]:.3f} becomes {report["abs_rel_after"]:.3f}'
-    )
 
 
 if __name__ == '__main__':

@@ -160,14 +160,8 @@ def export_model(model, out, record=None):
         folder = Path(folder)
         reference = reference_run(model)
         _export_graphs(model, folder, reference)
-        arrays = {
-            'image': reference['image'].numpy(),
-            'depth_min': reference['depth_min'].numpy(),
-            'depth_max': reference['depth_max'].numpy(),
-            'depth': torch.stack(reference['depth']).numpy(),
-        }
-        np.savez_compressed(folder / 'reference.npz', **arrays)
-        write_manifest(folder, _manifest(model, record or {}))
+        np.savez_compressed(folder / 'reference.npz', **reference_arrays(reference))
+        write_manifest(folder, describe(model, record or {}))
         check_parity(model, folder, reference)
         out.mkdir(parents=True, exist_ok=True)
         for file in folder.iterdir():
@@ -176,7 +170,8 @@ def export_model(model, out, record=None):
 
 
 def _resized(model, size):
-    config = replace(model.config, input_size=size, canonical_focal=model.config.focal_at(size))
+    focal = model.config.canonical_focal * size[1] / model.config.input_size[1]
+    config = replace(model.config, input_size=size, canonical_focal=focal)
     resized = DAR(config)
     state = dict(model.state_dict())
     for key in ('position', 'memory_position'):
@@ -225,6 +220,14 @@ def reference_run(model):
         'states': states,
         'outputs': outputs,
         'depth': depth,
+    }
+
+
+def reference_arrays(reference):
+    """Return what Bundle.reference returns, of a reference run."""
+    return {
+        **{name: reference[name].numpy() for name in ('image', 'depth_min', 'depth_max')},
+        'depth': torch.stack(reference['depth']).numpy(),
     }
 
 
@@ -351,7 +354,8 @@ def _relative(found, expected):
     return (found - expected).abs() / expected
 
 
-def _manifest(model, record):
+def describe(model, record):
+    """Fields of model.json, but for the schema and the files."""
     config = model.config
     from dar_ros.model.encoder import IMAGENET_MEAN, IMAGENET_STD
 
@@ -370,7 +374,7 @@ def _manifest(model, record):
         'width': config.width,
         'depth_range': list(config.depth_range),
         'trained_span': list(config.trained_span),
-        'canonical_focal': config.canonical_focal,
+        'canonical_focal': config.focal_at(config.input_size),
         'sigma_factors': record.get('sigma_factors', [1.0] * config.num_steps),
         'normalisation': {
             'mean': IMAGENET_MEAN,

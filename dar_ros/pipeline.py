@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dar_ros.backends import open_backend
-from dar_ros.bundle import open_bundle
+from dar_ros.bundle import is_checkpoint, open_bundle
 from dar_ros.errors import FrameError, UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.postprocess import BEYOND_RANGE, real_depth
@@ -190,6 +190,18 @@ class DepthPipeline:
             )
 
 
-def open_pipeline(model=None, backend='auto', precision='auto', threads=None, skip=()):
-    """Open a bundle folder (None: the bundled model) on a self-tested backend not in `skip`."""
-    return DepthPipeline(open_backend(open_bundle(model), backend, precision, threads, skip))
+def open_pipeline(
+    model=None, backend='auto', precision='auto', threads=None, progress=None, skip=()
+):
+    """
+    Open a bundle folder (None: the bundled model) on a backend, see open_backend; or the
+    checkpoint folder of a training run, which only torch serves.
+    """
+    if not is_checkpoint(model):
+        bundle = open_bundle(model)
+        return DepthPipeline(open_backend(bundle, backend, precision, threads, progress, skip))
+    if backend not in ('auto', 'torch') or 'torch' in skip:
+        raise UsageError(f'{model} is a checkpoint: torch serves it; {backend} needs `dar export`')
+    from dar_ros.model.served import CheckpointBundle
+
+    return DepthPipeline(open_backend(CheckpointBundle(model), 'torch', precision, threads))

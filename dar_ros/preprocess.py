@@ -79,8 +79,9 @@ def canonical_scale(intrinsics, spec, canonical_focal):
     Return s = f_c / f, f the focal length after the resize (Metric3D, ICCV 2023): canonical depth
     = s * metric depth.
 
-    Without intrinsics the canonical camera is assumed: 1.0.
+    Without intrinsics the canonical camera is assumed: 1.0. A model without a canonical camera
+    (`canonical_focal` None) has 1.0 too.
     """
-    if intrinsics is None:
+    if intrinsics is None or canonical_focal is None:
         return 1.0
     return canonical_focal / (intrinsics.focal * spec.scale)

@@ -19,9 +19,12 @@ class Serving:
     be opened at all.
     """
 
-    def __init__(self, model=None, backend='auto', precision='auto', clock=time.monotonic):
+    def __init__(
+        self, model=None, backend='auto', precision='auto', progress=None, clock=time.monotonic
+    ):
         self._asked, self._clock = (model, backend, precision), clock
-        self._pipeline, self._closed = open_pipeline(*self._asked), False
+        self._progress = progress
+        self._pipeline, self._closed = open_pipeline(*self._asked, progress=progress), False
         self.note, self._precision = '', precision
         self._failed = set()  # names of backends that have had their second chance
         self._reopened, self._good, self._attempted = False, 0, clock()
@@ -35,6 +38,11 @@ class Serving:
     def backend(self):
         """Name of the backend in use."""
         return self._pipeline.backend.name
+
+    @property
+    def notes(self):
+        """What was passed over for the backend in use, and why."""
+        return self._pipeline.backend.notes
 
     def __call__(self, image, intrinsics=None, settings=DepthSettings()):
         """See DepthPipeline; BackendError for all that is not the frame's own fault."""
@@ -90,7 +98,7 @@ class Serving:
     def _replace(self, *wanted, skip=()):
         """Whether another pipeline could be opened; it takes the place of the present one."""
         try:
-            pipeline = open_pipeline(*wanted, skip=skip)
+            pipeline = open_pipeline(*wanted, progress=self._progress, skip=skip)
         except Exception as error:
             if self._closed:
                 self.note = f'no backend works: {first_line(error)}'

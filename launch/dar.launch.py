@@ -14,36 +14,47 @@ from launch.actions import (
     OpaqueFunction,
     SetEnvironmentVariable,
 )
-from launch.conditions import IfCondition
+from launch.conditions import evaluate_condition_expression
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node, PushRosNamespace
 
-from dar_ros.ros.middleware import profile_variable
+from dar_ros.ros.middleware import profile_environment
 
 SHARE = get_package_share_directory('dar_ros')
 
+DEFER = 'empty: params_file decides.'
 ARGUMENTS = (
-    ('params_file', os.path.join(SHARE, 'config', 'dar.yaml'), 'Parameters of the node.'),
+    ('params_file', os.path.join(SHARE, 'config', 'dar.yaml'), 'Parameters of the node (YAML).'),
     ('namespace', '', 'Namespace of all nodes and topics.'),
-    ('log_level', 'info', 'debug, info, warn, error or fatal.'),
-    ('autostart', 'true', 'Configure and activate at once; false: a lifecycle manager will.'),
-    ('model', '', 'Model bundle folder; empty: params_file decides.'),
-    ('backend', '', 'auto, onnxruntime, ...; empty: params_file decides.'),
-    ('num_steps', '', 'Autoregressive steps; empty: params_file decides.'),
-    ('depth_min', '', 'Nearest depth in metres; empty: params_file decides.'),
-    ('depth_max', '', 'Farthest depth in metres; empty: params_file decides.'),
-    ('image', 'image', 'Image topic to subscribe to.'),
+    ('log_level', 'info', 'Least severe log lines that are shown.'),
+    (
+        'autostart',
+        '',
+        f'true: configure and activate at once; false: a lifecycle manager will; {DEFER}',
+    ),
+    ('model', '', f'Model bundle folder; {DEFER}'),
+    ('backend', '', f'Inference backend: auto, onnxruntime, ...; {DEFER}'),
+    ('num_steps', '', f'Autoregressive steps, fewer are faster; {DEFER}'),
+    ('depth_min', '', f'Nearest depth in metres; {DEFER}'),
+    ('depth_max', '', f'Farthest depth in metres; {DEFER}'),
+    ('image', 'image', "Image topic to subscribe to; compressed: without its '/compressed'."),
     ('camera_info', 'camera_info', 'CameraInfo topic to subscribe to.'),
-    ('image_transport', '', 'raw or compressed; empty: params_file decides.'),
-    ('rviz', 'false', 'Show image, depth and cloud in RViz.'),
+    ('points', 'depth/points', 'Topic that the cloud is published on.'),
+    ('image_transport', '', f'Subscribe to raw or compressed images; {DEFER}'),
+    ('rviz', 'false', 'Show image, depth, uncertainty and cloud in RViz.'),
+    ('fixed_frame', 'camera_optical_frame', "RViz's fixed frame: the camera's, or one tf knows."),
     (
         'camera',
         'none',
-        'sim, an image folder, a video file or /dev/videoN: start it as camera; none: do not.',
+        'Start a camera: sim, a ROS 2 bag, an image folder, a video file or /dev/videoN; '
+        'none: the robot has one.',
     ),
-    ('fov', '0.0', 'Horizontal field of view in degrees of that camera; 0: unknown (sim: 70).'),
+    ('bag_topic', '', 'Image topic in that bag, raw or compressed; empty: its only one.'),
+    ('keep_stamps', 'false', 'Stamps as in that bag, instead of now.'),
+    ('fov', '0.0', 'Horizontal field of view of that camera, degrees; 0: unknown (sim: 70).'),
     ('use_respawn', 'false', 'Start the node again when it dies.'),
 )
+CHOICES = {'log_level': ['debug', 'info', 'warn', 'error', 'fatal']}
 # Arguments that, unless empty, override params_file; with the type they are read as.
 OVERRIDES = {
     'model': str,
@@ -58,12 +69,28 @@ OVERRIDES = {
 def nodes(context):
     """Build the actions, now that every argument has its value."""
 
-    def value(name):
-        return LaunchConfiguration(name).perform(context)
+    def value(name, kind=str):
+        text = LaunchConfiguration(name).perform(context)
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f'{name}:={text} is no {kind.__name__}') from None
 
-    overrides = {name: kind(value(name)) for name, kind in OVERRIDES.items() if value(name)}
-    overrides['autostart'] = value('autostart').lower() in ('true', '1')
+    def flag(name):
+        return evaluate_condition_expression(context, [LaunchConfiguration(name)])
+
+    overrides = {name: value(name, kind) for name, kind in OVERRIDES.items() if value(name)}
+    if value('autostart'):
+        overrides['autostart'] = flag('autostart')
+    if not os.path.isfile(value('params_file')):  # launch_ros would only warn of it
+        raise FileNotFoundError(f'params_file:={value("params_file")}: no such file')
     logging = ['--ros-args', '--log-level', value('log_level')]
+    inputs = [
+        ('image', value('image')),
+        ('image/compressed', value('image') + '/compressed'),
+        ('camera_info', value('camera_info')),
+    ]
+    outputs = [('depth/points', value('points'))]
     actions = [PushRosNamespace(value('namespace'))] if value('namespace') else []
     actions.append(
         LifecycleNode(
@@ -74,51 +101,57 @@ def nodes(context):
             output='screen',
             parameters=[value('params_file'), overrides],
             arguments=logging,
-            remappings=[
-                ('image', value('image')),
-                ('image/compressed', value('image') + '/compressed'),
-                ('camera_info', value('camera_info')),
-            ],
-            respawn=value('use_respawn').lower() in ('true', '1'),
+            remappings=inputs + outputs,
+            respawn=flag('use_respawn'),
             respawn_delay=2.0,
         )
     )
     if value('camera') != 'none':
+        camera = {
+            'source': value('camera'),
+            'fov': value('fov', float),
+            'bag_topic': value('bag_topic'),
+            'keep_stamps': flag('keep_stamps'),
+        }
         actions.append(
             Node(
                 package='dar_ros',
                 executable='dar_camera',
                 name='dar_camera',
                 output='screen',
+                parameters=[camera],
                 arguments=logging,
-                parameters=[{'source': value('camera'), 'fov': float(value('fov'))}],
-                remappings=[('image', value('image')), ('camera_info', value('camera_info'))],
+                remappings=inputs,
             )
         )
-    actions.append(
-        Node(
-            package='rviz2',
-            executable='rviz2',
-            name='rviz2',
-            output='screen',
-            arguments=['-d', os.path.join(SHARE, 'config', 'dar.rviz')],
-            remappings=[('image', value('image'))],
-            condition=IfCondition(value('rviz')),
+    if flag('rviz'):
+        shown = os.path.join(SHARE, 'config', 'dar.rviz')
+        actions.append(
+            Node(
+                package='rviz2',
+                executable='rviz2',
+                name='rviz2',
+                output='screen',
+                arguments=['-d', shown, '-f', value('fixed_frame')],
+                remappings=inputs + outputs,
+            )
         )
-    )
     return [GroupAction(actions)]
 
 
 def generate_launch_description():
     """Entry point of `ros2 launch`."""
-    variable = profile_variable()
     profile = os.path.join(SHARE, 'config', 'fastdds.xml')
     return LaunchDescription(
         [
-            # A profile that the user has set stays in force.
-            SetEnvironmentVariable(variable, os.environ.get(variable, profile)),
             *(
-                DeclareLaunchArgument(name, default_value=default, description=text)
+                SetEnvironmentVariable(name, path)
+                for name, path in profile_environment(profile).items()
+            ),
+            *(
+                DeclareLaunchArgument(
+                    name, default_value=default, description=text, choices=CHOICES.get(name)
+                )
                 for name, default, text in ARGUMENTS
             ),
             OpaqueFunction(function=nodes),

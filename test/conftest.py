@@ -121,3 +121,32 @@ def rgb():
     image = np.tile(np.linspace(40, 220, 120, dtype=np.uint8)[:, None, None], (1, 200, 3)).copy()
     image[40:90, 60:110] = [180, 60, 40]
     return np.clip(image + rng.integers(-9, 9, image.shape), 0, 255).astype(np.uint8)
+
+
+EXPORT_EDGE = """
+import sys
+import torch
+from dar_ros.export import export_model
+from dar_ros.model.dar import DAR
+from dar_ros.model.presets import preset
+torch.manual_seed(0)
+export_model(DAR(preset('dar_edge')).eval(), sys.argv[1])
+"""
+
+
+@pytest.fixture(scope='session')
+def edge_bundle(tmp_path_factory):
+    """
+    Return a dar_edge of random weights, exported in a process of its own: torch dies when it is
+    imported after Mesa's libraries.
+    """
+    import importlib.util
+
+    for module in ('torch', 'timm', 'onnxscript'):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f'{module} is not installed (extra: train)')
+    from dar_ros.bundle import open_bundle
+
+    folder = tmp_path_factory.mktemp('dar_edge')
+    subprocess.run([sys.executable, '-c', EXPORT_EDGE, folder], cwd=ROOT, check=True, timeout=280)
+    return open_bundle(folder)

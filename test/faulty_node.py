@@ -10,7 +10,7 @@ import sys
 from dar_ros import backends
 from dar_ros.errors import BackendError
 
-REAL = backends._load
+REAL = backends._open
 FAULTS = dict(part.split(':') for part in os.environ['FAULTY'].split(','))
 
 
@@ -31,12 +31,12 @@ class Faulty:
         self._inner.start(*arguments)
 
 
-def load(name, bundle, precision, threads):
+def load(name, bundle, options):
     """Return the real CPU backend under a name of FAULTS."""
-    return Faulty(name, REAL('onnxruntime', bundle, precision, threads), int(FAULTS[name]))
+    return Faulty(name, REAL('onnxruntime', bundle, options), int(FAULTS[name]))
 
 
-backends.BACKENDS, backends._load = tuple(FAULTS), load
+backends.BACKENDS, backends._open = tuple(FAULTS), load
 
 from dar_ros.ros.node import main  # it reads BACKENDS
 

@@ -1,6 +1,8 @@
 """dar_camera: every source, as images and camera_info on the wire."""
 
 import importlib.util
+import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +15,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
 from dar_ros.ros.conversions import image_to_rgb
+from dar_ros.ros.sources import open_source
 
 
 def receive(count, patience=60):
@@ -74,10 +77,7 @@ def test_a_folder_of_an_unknown_camera_is_uncalibrated(start_process, pictures):
 
 def test_a_video_ends(start_process, tmp_path):
     path = tmp_path / 'clip.avi'
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
-    for _ in range(60):
-        writer.write(np.full((48, 64, 3), 90, np.uint8))
-    writer.release()
+    write_video(path, 10, 60)
     process = start_process(
         'dar_ros.ros.camera',
         '-p',
@@ -92,6 +92,29 @@ def test_a_video_ends(start_process, tmp_path):
     _, infos = receive(1)
     assert infos[0].k[0] == 55
     assert process.wait(60) == 0
+
+
+def write_video(path, fps, count):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), fps, (64, 48))
+    for _ in range(count):
+        writer.write(np.full((48, 64, 3), 90, np.uint8))
+    writer.release()
+
+
+def test_a_video_has_its_own_pace_and_a_device_none(tmp_path):
+    write_video(tmp_path / 'clip.avi', 8, 3)
+    played = open_source(str(tmp_path / 'clip.avi'), 0, 0, 0.0, 0, 15.0, True)
+    assert [next(played).pause for _ in range(5)] == [0.125] * 5  # it loops
+    shared = Path('/dev/shm')
+    if not shared.is_dir():
+        pytest.skip('no /dev/shm to stand for a device')
+    device = shared / f'{tmp_path.name}.{os.getpid()}.avi'
+    try:
+        write_video(device, 8, 3)
+        played = list(open_source(str(device), 0, 0, 0.0, 0, 15.0, True))
+    finally:
+        device.unlink()
+    assert [shot.pause for shot in played] == [0.0] * 3  # unplugged is the end
 
 
 def test_the_simulated_room(start_process):

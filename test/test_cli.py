@@ -116,7 +116,20 @@ def test_wrong_use_exits_with_2(arguments):
     assert dar(*arguments, code=2).stdout == ''
 
 
-@pytest.mark.parametrize('command', ['info', 'simulate', 'train', 'export', 'predict', 'evaluate'])
+@pytest.mark.parametrize(
+    'command',
+    [
+        'info',
+        'simulate',
+        'train',
+        'export',
+        'predict',
+        'evaluate',
+        'calibrate',
+        'sheet',
+        'plot-log',
+    ],
+)
 def test_help_has_an_example(command):
     assert f'example: dar {command}' in dar(command, '--help').stdout
 

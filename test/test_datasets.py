@@ -11,7 +11,7 @@ from dar_ros.evaluation.calibrate import fit_depth_scale
 from dar_ros.evaluation.datasets import matched_disparity, open_dataset
 from dar_ros.evaluation.evaluate import ause, bootstrap_interval, evaluate
 from dar_ros.geometry import Intrinsics
-from dar_ros.simulation.dataset import StoredFrame
+from dar_ros.simulation.dataset import SimDataset, StoredFrame
 
 RNG = np.random.default_rng(5)
 
@@ -326,3 +326,86 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UsageError, match='cannot be read'):
         extract(tmp_path / 'empty', topics, tmp_path / 'none')
+
+
+@pytest.fixture
+def simulated(tmp_path):
+    """Write a shard of two frames, as `dar simulate` does."""
+    shard = tmp_path / 'shard-00000'
+    shard.mkdir()
+    np.save(shard / 'images.npy', np.zeros((2, 4, 6, 3), np.uint8))
+    np.save(shard / 'depth.npy', np.ones((2, 4, 6), np.float32))
+    np.save(shard / 'intrinsics.npy', np.ones((2, 4)))
+    (tmp_path / 'dataset.json').write_text('{"frames": 2}')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ('break_it', 'message'),
+    [
+        (lambda f: (f / 'dataset.json').unlink(), 'no dataset.json'),
+        (lambda f: (f / 'dataset.json').write_text('{}'), 'dataset.json does not say `frames`'),
+        (lambda f: (f / 'dataset.json').write_text('['), 'dataset.json does not say `frames`'),
+        (lambda f: (f / 'shard-00000').rename(f / 'shards'), 'shard-00000 is missing'),
+        (lambda f: (f / 'shard-00000' / 'depth.npy').unlink(), 'depth.npy is missing'),
+        (lambda f: (f / 'shard-00000' / 'depth.npy').write_bytes(b'x'), 'depth.npy is no whole'),
+        (
+            lambda f: np.save(f / 'shard-00000' / 'depth.npy', np.ones((2, 3, 6), np.float32)),
+            'do not belong together',
+        ),
+        (
+            lambda f: np.save(f / 'shard-00000' / 'intrinsics.npy', np.ones((1, 4))),
+            'do not belong together',
+        ),
+    ],
+)
+def test_a_wrong_simulated_set_is_refused_in_one_line(simulated, break_it, message):
+    assert SimDataset(simulated)[1].depth.shape == (4, 6)
+    break_it(simulated)
+    with pytest.raises(UsageError, match=message) as caught:
+        SimDataset(simulated)
+    assert '\n' not in str(caught.value) and str(simulated) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('break_it', 'message'),
+    [
+        (lambda f: (f / 'x_right.png').unlink(), 'x_right.png is missing'),
+        (lambda f: (f / 'camera.json').unlink(), r'NAME_left.png, NAME_right.png and a .json'),
+        (lambda f: (f / 'camera.json').write_text('{"fx": 3}'), 'camera.json holds no fx'),
+        (lambda f: (f / 'x_left.png').write_bytes(b'x'), 'x_left.png is no readable image'),
+    ],
+)
+def test_wrong_stereo_pairs_are_refused_in_one_line(tmp_path, break_it, message):
+    for side in ('left', 'right'):
+        write_image(tmp_path / f'x_{side}.png', 32, 200)
+    camera = {'fx': 300, 'cx0': 160, 'cx1': 160, 'cy': 120, 'baseline_meters': 0.1}
+    (tmp_path / 'camera.json').write_text(json.dumps(camera))
+    break_it(tmp_path)
+    with pytest.raises(UsageError, match=message) as caught:
+        open_dataset('stereo', tmp_path)[0]
+    assert '\n' not in str(caught.value)
+
+
+def test_wrong_scenes_of_sunrgbd_are_refused_in_one_line(tmp_path):
+    scene = tmp_path / 'kv1' / 'a'
+    write_image(scene / 'image' / 'a.jpg', 2, 2)
+    (scene / 'intrinsics.txt').write_text('1 2')
+    (tmp_path / 'split.txt').write_text('kv1/a\n')
+    with pytest.raises(UsageError, match='depth_bfx is missing'):
+        open_dataset('sunrgbd', tmp_path, tmp_path / 'split.txt')
+    write_depth(scene / 'depth_bfx' / 'a.png', np.ones((2, 2)))
+    write_depth(scene / 'depth_bfx' / 'b.png', np.ones((2, 2)))
+    with pytest.raises(UsageError, match='one file is expected, there are 2'):
+        open_dataset('sunrgbd', tmp_path, tmp_path / 'split.txt')
+    (scene / 'depth_bfx' / 'b.png').unlink()
+    with pytest.raises(UsageError, match='9 numbers of K'):
+        open_dataset('sunrgbd', tmp_path, tmp_path / 'split.txt')[0]
+
+
+def test_a_small_kitti_image_is_refused(tmp_path):
+    write_image(tmp_path / 'd' / 'a.png', 300, 1242)
+    write_depth(tmp_path / 'd' / 'b.png', np.ones((300, 1242)))
+    (tmp_path / 'list.txt').write_text('d/a.png d/b.png 700\n')
+    with pytest.raises(UsageError, match='smaller than 1216x352'):
+        open_dataset('kitti', tmp_path, tmp_path / 'list.txt')[0]

@@ -24,13 +24,17 @@ from dar_ros.model.checkpoint import (
     save_tensors,
 )
 from dar_ros.model.dar import DAR, Upsampled
+from dar_ros.model.from_bundle import config_of_bundle, model_from_bundle
 from dar_ros.model.presets import PRESETS
 from dar_ros.model.pretrained import load_imagenet_encoder
 from dar_ros.training import ablation
 from dar_ros.training.config import OptimizerConfig, load_config, parse_config
 from dar_ros.training.datasets import AugmentConfig, RangeConfig, TrainingSamples, crop_and_flip
 from dar_ros.training.losses import LossConfig, range_classes, silog, step_losses, total_loss
-from dar_ros.training.train import Trainer, learning_rate, validate
+from dar_ros.training.optimizer import learning_rate
+from dar_ros.training.sources import initial_model
+from dar_ros.training.train import Trainer
+from dar_ros.training.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = {
@@ -98,6 +102,18 @@ def test_silog_by_hand():
     expected = 10 * math.sqrt(5 - 0.85 * 4 + 1e-6)
     assert silog(error, valid, 10, 0.85) == pytest.approx(expected)
     assert silog(error, torch.zeros_like(valid), 10, 0.85) == 0
+
+
+def test_the_mean_of_the_error_adds_to_the_depth_loss():
+    depth = torch.tensor([2.0, 4.0, math.nan]).view(1, 1, 1, 3)
+    predicted = torch.log(torch.tensor([1.0, 1.0, 9.0])).view(1, 1, 1, 3)
+    fine = Upsampled(predicted, torch.zeros(1, 3, 1, 3), torch.zeros(1, 1, 1, 3))
+    ranges = torch.tensor([0.1]), torch.tensor([10.0])
+    losses = [
+        step_losses(fine, depth, *ranges, 'log', LossConfig(l1_weight=weight))['depth']
+        for weight in (0.0, 2.0)
+    ]
+    assert losses[1] - losses[0] == pytest.approx(2 * (math.log(2) + math.log(4)) / 2)
 
 
 def test_silog_is_a_mean_over_images():
@@ -198,6 +214,31 @@ def rows(path):
         return [(row['iteration'], row['size'], row['loss']) for row in csv.DictReader(file)]
 
 
+def test_frozen_parameters_keep_their_values(config, tmp_path):
+    kept = 'encoder.backbone.blocks.0'
+    config = replace(config, freeze=(kept,))
+    trainer = Trainer(config)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.run()
+    changed = {
+        name for name, value in trainer.model.state_dict().items() if (value != before[name]).any()
+    }
+    assert changed and not any(name.startswith(kept) for name in changed)
+    with pytest.raises(UsageError, match='encoder.nothing'):
+        Trainer(replace(config, freeze=('encoder.nothing',), out=str(tmp_path / 'other')))
+
+
+def test_training_goes_on_from_a_bundle(config, bundle):
+    model = initial_model(
+        replace(config, model=config_of_bundle(bundle), init=str(bundle.path))
+    ).eval()
+    expected = model_from_bundle(bundle)
+    image = torch.from_numpy(bundle.reference()['image'])
+    with torch.no_grad():
+        found, wanted = (m.encode(image).detail for m in (model, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_resume_is_exact(config, tmp_path):
     """
     A run that is cut after its first checkpoint and resumed logs and ends the same as one that is
@@ -262,8 +303,12 @@ def test_parts_of_a_batch_add_up_to_it(config, tmp_path):
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
 
 
-def test_two_processes_train_as_one(config, tmp_path):
-    """Torchrun with two processes and the same global batch: the same losses, to 1e-3."""
+@pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
+def test_two_processes_train_as_one(config, tmp_path, strategy):
+    """
+    Torchrun with two processes and the same global batch: the same losses, to 1e-3. Sharded, the
+    run is cut after an iteration and resumed.
+    """
     import subprocess
     import sys
 
@@ -279,23 +324,18 @@ def test_two_processes_train_as_one(config, tmp_path):
         'stages': [{'size': [32, 48], 'iterations': 4, 'batch': 4}],
     }
     curves = []
-    for name, launch in (
-        ('one', [sys.executable]),
-        (
-            'two',
-            [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2'],
-        ),
-    ):
+    torchrun = ['torch.distributed.run', '--standalone', '--nproc-per-node=2', '-m']
+    cut = [['--minutes', '1e-9'], ['--resume']] if strategy == 'fsdp' else [[]]
+    for name, launch, pieces in (('one', [], [[]]), ('two', torchrun, cut)):
         path = tmp_path / f'{name}.yaml'
-        path.write_text(yaml.safe_dump({**data, 'out': str(tmp_path / name)}))
-        done = subprocess.run(
-            [*launch, '-m', 'dar_ros.cli', 'train', '--config', str(path)],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            cwd=ROOT,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        settings = {**data, 'strategy': strategy, 'out': str(tmp_path / name)}
+        path.write_text(yaml.safe_dump(settings))
+        for piece in pieces:
+            command = ['-m', *launch, 'dar_ros.cli', 'train', '--config', str(path), *piece]
+            done = subprocess.run(
+                [sys.executable, *command], capture_output=True, text=True, timeout=240, cwd=ROOT
+            )
+            assert done.returncode == 0, done.stderr[-2000:]
         curves.append([float(loss) for _, _, loss in rows(tmp_path / name / 'log.csv')])
         assert (tmp_path / name / 'best' / 'model.safetensors').exists()
     assert len(curves[0]) == 4
@@ -422,3 +462,20 @@ def test_imagenet_weights_classify():
     assert not torch.equal(weight, before)
     with pytest.raises(UsageError, match='no ImageNet weights'):
         load_imagenet_encoder(DAR(replace(PRESETS['dar_edge'], input_size=(56, 112))))
+
+
+def test_strategies_are_checked():
+    data = {
+        'name': 'x',
+        'train_data': 'a',
+        'val_data': 'b',
+        'out': 'c',
+        'model': MODEL,
+        'stages': [{'size': [32, 48], 'iterations': 1, 'batch': 1}],
+    }
+    assert parse_config(data).strategy == 'ddp'
+    assert parse_config({**data, 'strategy': 'fsdp'}).strategy == 'fsdp'
+    with pytest.raises(UsageError, match='none of ddp, fsdp'):
+        parse_config({**data, 'strategy': 'zero'})
+    with pytest.raises(UsageError, match='set ema to 0'):
+        parse_config({**data, 'strategy': 'fsdp', 'ema': 0.9})

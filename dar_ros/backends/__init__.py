@@ -1,32 +1,95 @@
 """Backends, and the choice among them."""
 
+from dar_ros.backends import cuda
 from dar_ros.backends.base import self_test
 from dar_ros.errors import BackendError
 
-BACKENDS = ('onnxruntime',)  # best first; what `auto` tries
+BACKENDS = ('tensorrt', 'torch', 'onnxruntime')  # best first; what `auto` tries
+PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
+_CURES = {
+    'torch': 'pip install torch',
+    'onnx': 'pip install onnx',
+    'onnxruntime': 'pip install onnxruntime',
+}
 
 
-def open_backend(bundle, backend='auto', precision='auto', threads=None, skip=()):
+def open_backend(bundle, backend='auto', precision='auto', threads=None, progress=None, skip=()):
     """
     Load a bundle and return the backend, self-tested; BackendError if none serves it.
 
-    `threads`: CPU threads, None for all cores. `skip`: names that `auto` leaves out.
+    `threads`: CPU threads, None for all cores. `progress`: called with a line of text now and then
+    while an engine is built. What was passed over on the way, and why, is in the backend's
+    `notes`. `skip`: names that `auto` leaves out.
     """
     if backend not in ('auto', *BACKENDS):
         raise BackendError(f'no backend {backend!r}; there are auto, {", ".join(BACKENDS)}')
     failures = []
     for name in [b for b in BACKENDS if b not in skip] if backend == 'auto' else (backend,):
-        try:
-            loaded = _load(name, bundle, precision, threads)
-            self_test(loaded)
+        if backend == 'auto' and name == 'torch' and not _has_gpu():
+            continue  # on a CPU onnxruntime is faster, and torch takes seconds to import
+        for options in _candidates(name, precision, threads, progress):
+            try:
+                loaded = _open(name, bundle, options)
+            except BackendError as error:
+                reason = str(error) if name in str(error) else f'{name}: {error}'
+                if reason not in failures:
+                    failures.append(reason)
+                continue
+            loaded.notes = (*failures, *loaded.notes)
             return loaded
-        except BackendError as error:
-            failures.append(str(error))
     raise BackendError('; '.join(failures) or 'no backend is left')
 
 
-def _load(name, bundle, precision, threads):
-    assert name == 'onnxruntime'
-    from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
+def _candidates(name, precision, threads, progress):
+    """Return the options under which a backend is tried, best first."""
+    halves = precision == 'auto' and (name == 'tensorrt' or name == 'torch' and _has_gpu())
+    precisions = ('fp16', 'fp32') if halves else (precision,)
+    if name == 'tensorrt':
+        return [{'precision': each, 'progress': progress} for each in precisions]
+    options = {'threads': threads}
+    if name == 'onnxruntime' and _has_gpu():
+        devices = ('cuda', 'cpu')
+        return [{**options, 'precision': precision, 'device': device} for device in devices]
+    return [{**options, 'precision': each} for each in precisions]
 
-    return OnnxRuntimeBackend(bundle, precision, threads)
+
+def _has_gpu():
+    try:
+        cuda.find_gpu()
+    except BackendError:
+        return False
+    return True
+
+
+def _open(name, bundle, options):
+    """Load and self-test one backend; BackendError whatever goes wrong."""
+    loaded = None
+    try:
+        loaded = _kind(name)(bundle, **options)
+        self_test(loaded)
+        return loaded
+    except Exception as error:
+        if loaded is not None:
+            loaded.close()
+        if isinstance(error, BackendError):
+            raise
+        if isinstance(error, ImportError):
+            cure = _CURES.get((error.name or '').split('.')[0], 'see docs/tensorrt.md')
+            reason = f'needs {error.name}, which is not installed; {cure}'
+        else:
+            # Libraries raise what they like; one that fails must not keep the next from serving.
+            reason = (
+                f'does not start: {type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+            )
+        raise BackendError(f'{name} {reason}') from None
+
+
+def _kind(name):
+    """Return the class of a backend; its libraries are imported here or when it is made."""
+    if name == 'tensorrt':
+        from dar_ros.backends.tensorrt_backend import TensorRTBackend as kind
+    elif name == 'torch':
+        from dar_ros.backends.torch_backend import TorchBackend as kind
+    else:
+        from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend as kind
+    return kind

@@ -1,31 +1,25 @@
-"""onnxruntime on the CPU."""
+"""onnxruntime, on the CPU or by its CUDA provider."""
 
 import math
 import os
 
 import numpy as np
 
-from dar_ros.backends.base import Backend, Prediction
+from dar_ros.backends.base import HANDED_ON, Backend, Prediction, check_image
 from dar_ros.errors import BackendError
-
-_HANDED_ON = {
-    'latent': 'next_latent',
-    'low': 'next_low',
-    'high': 'next_high',
-    'past_keys': 'keys',
-    'past_values': 'values',
-}
 
 
 class OnnxRuntimeBackend(Backend):
     """
-    fp32 on the CPU; keys, values and windows stay as arrays that the next step takes without a
-    copy.
+    fp32; keys, values and windows stay where they were computed, and the next step takes them
+    from there without a copy.
+
+    `device` is cpu or cuda. `threads` are the CPU's, None for all cores.
     """
 
     name = 'onnxruntime'
 
-    def __init__(self, bundle, precision='auto', threads=None):
+    def __init__(self, bundle, precision='auto', threads=None, device='cpu'):
         super().__init__(bundle)
         if precision not in ('auto', 'fp32'):
             raise BackendError(
@@ -35,6 +29,8 @@ class OnnxRuntimeBackend(Backend):
             import onnxruntime
         except ImportError:
             raise BackendError('onnxruntime is not installed; pip install onnxruntime') from None
+        self.device = device
+        providers = _providers(onnxruntime, device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.log_severity_level = 3
@@ -43,7 +39,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             self._sessions = {
                 name: onnxruntime.InferenceSession(
-                    str(bundle.file(f'{name}.onnx')), options, providers=['CPUExecutionProvider']
+                    str(bundle.file(f'{name}.onnx')), options, providers=providers
                 )
                 for name in ('encoder', 'step', 'upsample')
             }
@@ -51,6 +47,12 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(
                 f'onnxruntime cannot load {bundle.path}: {str(error).splitlines()[0]}'
             ) from None
+        # onnxruntime goes on with the CPU, with no more than a log line, if CUDA does not load.
+        if any(s.get_providers()[0] != providers[0] for s in self._sessions.values()):
+            raise BackendError(
+                'onnxruntime cannot load its CUDA provider; install the CUDA and cuDNN that '
+                f'onnxruntime {onnxruntime.__version__} was built for'
+            )
         self._outputs = {
             name: [o.name for o in session.get_outputs()]
             for name, session in self._sessions.items()
@@ -63,32 +65,47 @@ class OnnxRuntimeBackend(Backend):
         self._encoded, self._state, self._last, self._steps = None, None, None, 0
 
     def _run(self, name, feeds):
+        run = self._run_on_device if self.device == 'cuda' else self._run_on_host
         try:
-            return dict(zip(self._outputs[name], self._sessions[name].run(None, feeds)))
+            return dict(zip(self._outputs[name], run(name, feeds)))
         except Exception as error:
             raise BackendError(
                 f'onnxruntime failed in {name}: {str(error).splitlines()[0]}'
             ) from None
 
+    def _run_on_host(self, name, feeds):
+        return self._sessions[name].run(None, feeds)
+
+    def _run_on_device(self, name, feeds, device='cuda'):
+        """Take arrays and OrtValues; what comes out stays on the device, as OrtValues."""
+        session = self._sessions[name]
+        binding = session.io_binding()
+        for feed in session.get_inputs():
+            value = feeds[feed.name]
+            if isinstance(value, np.ndarray):
+                binding.bind_cpu_input(feed.name, value)
+            else:
+                binding.bind_ortvalue_input(feed.name, value)
+        for output in self._outputs[name]:
+            binding.bind_output(output, device)
+        session.run_with_iobinding(binding)
+        return binding.get_outputs()
+
     def start(self, image, depth_min, depth_max):
         """See Backend."""
         bundle = self.bundle
-        if image.shape != (*bundle.input_size, 3) or image.dtype != np.uint8:
-            raise BackendError(
-                f'the network takes uint8 {(*bundle.input_size, 3)}, '
-                f'not {image.dtype} {image.shape}'
-            )
+        check_image(bundle, image)
         self._encoded = self._run('encoder', {'image': image[None]})
         start, memory = self._encoded.pop('start'), self._encoded['memory_keys']
         low, high = (
             np.full(
-                (1, 1, *start.shape[-2:]),
+                (1, 1, *bundle.grid_sizes[0]),
                 math.log(z) if bundle.bin_space == 'log' else z,
                 np.float32,
             )
             for z in (depth_min, depth_max)
         )
-        layers, batch, heads, _, width = memory.shape
+        layers, batch, heads, _, width = _shape(memory)
         empty = np.empty((layers, batch, heads, 0, width), np.float32)
         self._state = {
             'latent': start,
@@ -120,7 +137,7 @@ class OnnxRuntimeBackend(Backend):
                 'step_index': np.array([self._steps], np.int64),
             }
         )
-        self._state = {name: self._last[output] for name, output in _HANDED_ON.items()}
+        self._state = {name: self._last[output] for name, output in HANDED_ON.items()}
         self._steps += 1
 
     def finish(self):
@@ -134,10 +151,35 @@ class OnnxRuntimeBackend(Backend):
                 **{name: self._last[name] for name in ('depth', 'range_logits', 'log_scale')},
             },
         )
-        return Prediction(
-            fine['metric_depth'][0], fine['range_class'][0], fine['scale'][0], self._steps
+        depth, range_class, scale = (
+            _on_host(fine[name])[0] for name in ('metric_depth', 'range_class', 'scale')
         )
+        return Prediction(depth, range_class, scale, self._steps)
 
     def close(self):
         """See Backend."""
         self._sessions, self._state, self._last, self._encoded = {}, None, None, None
+
+
+def _providers(onnxruntime, device):
+    """Return the execution providers of a device, best first."""
+    if device == 'cpu':
+        return ['CPUExecutionProvider']
+    if 'CUDAExecutionProvider' not in onnxruntime.get_available_providers():
+        raise BackendError(
+            f'onnxruntime {onnxruntime.__version__} has no CUDA provider; '
+            'pip install onnxruntime-gpu in its place'
+        )
+    if hasattr(onnxruntime, 'preload_dlls'):
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN among pip's packages
+    return ['CUDAExecutionProvider', 'CPUExecutionProvider']
+
+
+def _shape(value):
+    """Shape of an array or of an OrtValue."""
+    return value.shape if isinstance(value, np.ndarray) else value.shape()
+
+
+def _on_host(value):
+    """Array of an array or of an OrtValue."""
+    return value if isinstance(value, np.ndarray) else value.numpy()

@@ -1,7 +1,6 @@
 """`dar evaluate`: a bundle, through the pipeline, against a data set's true depth."""
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +34,17 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
 
     A pixel is valid when its true depth lies in the range in force, and scored when the prediction
     is finite there. Returns plain data: the metrics of the last step, the share of valid pixels
-    scored, `per_step` metrics, coverage of sigma, AUSE, precision and recall of "beyond", abs_rel
-    by depth, a 95 % bootstrap interval of abs_rel over images, abs_rel after scaling each image by
-    its median ratio, and the row-median baseline if the bundle carries one. All are means over
-    images but precision, recall and the depth buckets, which are over pixels.
+    scored, `per_step` metrics and runtime, coverage of sigma, AUSE, precision and recall of
+    "beyond", abs_rel by depth, a 95 % bootstrap interval of abs_rel over images, abs_rel after
+    scaling each image by its median ratio, and the row-median baseline if the bundle carries one.
+    All are means over images but precision, recall and the depth buckets, which are over pixels.
     """
     bundle = pipeline.bundle
     settings = settings or DepthSettings()
     steps, (near, far) = settings.resolve(bundle)
     rows, shares, baseline, coverage = [[] for _ in range(steps)], [], [], []
-    beyond, seconds = np.zeros(3), []  # predicted and true, predicted, true
+    beyond = np.zeros(3)  # predicted and true, predicted, true
+    seconds = [[] for _ in range(steps)]
     buckets, sparsification, aligned = np.zeros((2, len(BUCKETS) - 1)), [], []
     total = min(len(frames), count or len(frames))
     for i in tqdm(range(total), desc='evaluate', unit='frame', disable=not progress):
@@ -53,9 +53,9 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
         valid = (truth >= near) & (truth <= far)
         if not valid.any():
             continue
-        began = time.perf_counter()
         results = list(pipeline.per_step(image, frame.intrinsics, settings))
-        seconds.append(time.perf_counter() - began)
+        for row, result in zip(seconds, results):
+            row.append(runtime(result))
         if flip:
             _average_with_mirrored(results, pipeline, image, frame.intrinsics, settings)
         for row, result in zip(rows, results):
@@ -81,13 +81,17 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
             baseline.append(depth_metrics(np.clip(guess, near, far), truth, valid)['abs_rel'])
     per_step = [mean_metrics(row) for row in rows]
     valid_share = float(np.mean(shares)) if shares else 0.0
+    medians = [float(np.median(row)) if row else None for row in seconds]
     within = np.mean(coverage, 0).tolist() if coverage else (None, None)
     return {
         **per_step[-1],
         'valid': valid_share,
         'counts': valid_share >= FULL_SHARE,
         'frames': len(shares),
-        'per_step': [{**metrics, 'step': k} for k, metrics in enumerate(per_step, 1)],
+        'per_step': [
+            {**metrics, 'step': k, 'median_seconds': median}
+            for k, (metrics, median) in enumerate(zip(per_step, medians), 1)
+        ],
         'within_sigma': within[0],
         'within_2_sigma': within[1],
         'ause': float(np.mean(sparsification)) if sparsification else None,
@@ -103,7 +107,7 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
         'depth_range': [near, far],
         'model': bundle.name,
         'backend': pipeline.backend.name,
-        'median_seconds': float(np.median(seconds)) if seconds else None,
+        'median_seconds': medians[-1],
     }
 
 
@@ -116,6 +120,16 @@ def _average_with_mirrored(results, pipeline, image, intrinsics, settings):
     for result, other in zip(results, list(flipped)):
         mean = (result.depth + other.depth[:, ::-1]) / 2
         result.depth = np.where(np.isfinite(mean), mean, result.depth)
+
+
+def runtime(frame):
+    """
+    Seconds from image to depth of a DepthFrame of DepthPipeline.per_step.
+
+    What follows the last step was done after each step; once is what it costs when deployed.
+    """
+    often = ('upsample', 'postprocess')
+    return sum(s / (frame.steps if name in often else 1) for name, s in frame.timings.items())
 
 
 def ause(error, uncertainty, fractions=20):
@@ -161,10 +175,13 @@ def _ratio(part, whole):
 
 def table(report):
     """Render the report for people."""
-    header = ' step  ' + '  '.join(f'{name:>8}' for name in NAMES)
+    header = ' step  ' + '  '.join(f'{name:>8}' for name in (*NAMES, 'ms'))
     lines = [header] + [
-        f'{row["step"]:5}  ' + '  '.join(f'{row[name]:8.4f}' for name in NAMES)
+        f'{row["step"]:5}  '
+        + '  '.join(f'{row[name]:8.4f}' for name in NAMES)
+        + f'  {1000 * row["median_seconds"]:8.1f}'
         for row in report['per_step']
+        if row['abs_rel'] is not None
     ]
     lines.append(f'{report["frames"]} frames, {report["valid"]:.1%} of the valid pixels scored')
     if report['abs_rel_interval']:

@@ -76,7 +76,7 @@ class DAR(nn.Module):
         self.start_proj = nn.Conv2d(config.memory_width, latent, 1)
         self.token_in = nn.Conv2d(latent, width, 1)
         self.token_out = nn.Linear(width, latent)
-        self.injection = BinsInjection(config)
+        self.injection = BinsInjection(config) if config.use_injection else None
         self.bin_head = nn.Conv2d(latent, config.num_bins if config.use_bins else 1, 1)
         self.range_head = nn.Conv2d(latent, 3, 1)
         self.scale_head = nn.Conv2d(latent, 1, 1)
@@ -137,7 +137,7 @@ class DAR(nn.Module):
         # A GRU's state lies in [-1, 1]; so do r_k and what the heads and the next step see of it.
         hidden = torch.tanh(resize(token_map, depth_grid) + resize(encoded.detail, depth_grid))
         low, high = mtbin.hull(state.low, state.high, depth_grid)
-        latent = self.injection(hidden, low, high)
+        latent = hidden if self.injection is None else self.injection(hidden, low, high)
         logits = self.bin_head(latent).float()
         if config.use_bins:
             depth = mtbin.expected_value(low, high, torch.softmax(logits, 1))

@@ -28,6 +28,8 @@ class ModelConfig:
     window_neighbors: int = 1  # bins kept on each side of the chosen one; the paper: 1
     refine_bins: bool = True  # False: every step sees the full range (an ablation)
     use_bins: bool = True  # False: each step regresses depth within the full range (an ablation)
+    use_injection: bool = True  # False: no step sees its candidates, r_k = y_out_k (an ablation)
+    canonical: bool = True  # False: the focal length is ignored, depth is real (an ablation)
     memory_width: int = 128
     width: int = 128
     layers: int = 2
@@ -76,7 +78,12 @@ class ModelConfig:
         return _fractions_of(input_size or self.input_size, 4, self.depth_fractions)
 
     def focal_at(self, input_size):
-        """Canonical focal length in pixels of another input size: the same field of view."""
+        """
+        Canonical focal length in pixels of another input size: the same field of view; None if not
+        `canonical`.
+        """
+        if not self.canonical:
+            return None
         return self.canonical_focal * input_size[1] / self.input_size[1]
 
     def to_dict(self):

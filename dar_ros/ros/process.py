@@ -6,6 +6,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 
 from dar_ros.errors import DarError
+from dar_ros.ros.middleware import use_profile
 
 
 def run_node(make, name, args=None, begin=None):
@@ -15,6 +16,7 @@ def run_node(make, name, args=None, begin=None):
     `begin(node)` is called once before. The code is 0; or 1, with one line on stderr, if the node
     cannot be made.
     """
+    use_profile()
     rclpy.init(args=args)
     node = None
     try:

@@ -72,18 +72,16 @@ class SimDataset:
         self.folder = Path(folder)
         try:
             self.info = json.loads((self.folder / 'dataset.json').read_text())
-        except (OSError, ValueError):
+            frames = int(self.info['frames'])
+        except OSError:
             raise UsageError(
                 f'{folder} is no simulated data set: no dataset.json; make one with `dar simulate`'
             ) from None
-        self.shards = []
-        for shard in sorted(self.folder.glob('shard-[0-9]*')):
-            self.shards.append(
-                [
-                    np.load(shard / f'{name}.npy', mmap_mode='r', allow_pickle=False)
-                    for name in ('images', 'depth', 'intrinsics')
-                ]
-            )
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f'{self.folder / "dataset.json"} does not say `frames`') from None
+        self.shards = [_open_shard(s) for s in sorted(self.folder.glob('shard-[0-9]*'))]
+        if frames and not self.shards:
+            raise UsageError(f'{self.folder / "shard-00000"} is missing (the first frames)')
         self.starts = np.cumsum([0] + [len(images) for images, _, _ in self.shards])
 
     def __len__(self):
@@ -98,6 +96,34 @@ class SimDataset:
         images, depth, intrinsics = self.shards[shard]
         i = index - self.starts[shard]
         return StoredFrame(images[i], depth[i], Intrinsics(*map(float, intrinsics[i])))
+
+
+def _open_shard(folder):
+    """Arrays images, depth, intrinsics of a shard, memory-mapped; UsageError names the file."""
+    arrays = []
+    for name in ('images', 'depth', 'intrinsics'):
+        path = folder / f'{name}.npy'
+        try:
+            arrays.append(np.load(path, mmap_mode='r', allow_pickle=False))
+        except FileNotFoundError:
+            raise UsageError(f'{path} is missing; remove {folder} and simulate again') from None
+        except (OSError, ValueError):
+            raise UsageError(
+                f'{path} is no whole array; remove {folder} and simulate again'
+            ) from None
+    images, depth, intrinsics = arrays
+    count = len(images)
+    if (
+        images.shape[1:] != (*depth.shape[1:], 3)
+        or images.dtype != np.uint8
+        or depth.ndim != 3
+        or (len(depth), *intrinsics.shape) != (count, count, 4)
+    ):
+        raise UsageError(
+            f'{folder}: images {images.shape}, depth {depth.shape} and intrinsics '
+            f'{intrinsics.shape} do not belong together'
+        )
+    return arrays
 
 
 def generate(out, split, frames, seed=0, size=(240, 320), workers=2, progress=True):

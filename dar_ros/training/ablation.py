@@ -1,39 +1,68 @@
 """
 Train variants of a model under one budget and compare them.
 
-    python -m dar_ros.training.ablation config/training/bakeoff.yaml [--only NAME ...] [--report]
+    python -m dar_ros.training.ablation config/training/ablation.yaml [--only NAME ...] [--report]
+
+The file has `base`, a training configuration, and `variants`: for each the settings that differ,
+of the run or of the model, and perhaps `seeds`, a list; a variant's figures are means over them.
 """
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from dar_ros.errors import DarError, UsageError
 from dar_ros.model.checkpoint import load_checkpoint
-from dar_ros.training.config import parse_config
+from dar_ros.training.config import TrainConfig, parse_config
+
+_RUN_SETTINGS = {field.name for field in fields(TrainConfig)} - {'name', 'model', 'out'}
 
 
 def variant_configs(path):
-    """Read a file of `base` and `variants` (model settings that differ) -> {name: TrainConfig}."""
-    data = yaml.safe_load(Path(path).read_text())
+    """Read a file of `base` and `variants` -> {name: [TrainConfig of every seed]}."""
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+        base, variants = data['base'], data['variants']
+        model, out = base['model'], base['out']
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(
+            f'{path}: not a readable YAML file ({str(error).splitlines()[0]})'
+        ) from None
+    except (KeyError, TypeError):
+        raise UsageError(
+            f'{path}: `base`, with `model` and `out`, and `variants` are expected'
+        ) from None
     configs = {}
-    for name, changes in data['variants'].items():
-        settings = dict(data['base'], name=name, out=f'{data["base"]["out"]}/{name}')
-        settings['model'] = {**settings['model'], **changes}
-        configs[name] = parse_config(settings, str(path))
+    for name, changes in variants.items():
+        changes = dict(changes or {})
+        seeds = changes.pop('seeds', [base.get('seed', 0)])
+        of_run = {key: changes.pop(key) for key in _RUN_SETTINGS & set(changes)}
+        configs[name] = []
+        for number, seed in enumerate(seeds):
+            run = f'{name}_seed{seed}' if number else name
+            settings = {**base, 'seed': seed, **of_run, 'name': run, 'out': f'{out}/{run}'}
+            settings['model'] = {**model, **changes}
+            configs[name].append(parse_config(settings, f'{path}, {name}'))
     return configs
 
 
 def report(configs):
-    """Markdown table: abs_rel of every step on the validation split."""
-    lines = ['| variant | parameters | abs_rel per step | d1 |', '|---|---|---|---|']
-    for name, config in configs.items():
-        model, record = load_checkpoint(Path(config.out) / 'best')
-        metrics = record['validation']
-        size = sum(p.numel() for p in model.parameters()) / 1e6
-        steps = ' '.join(f'{value:.3f}' for value in metrics['abs_rel'])
-        lines.append(f'| {name} | {size:.2f} M | {steps} | {metrics["d1"][-1]:.3f} |')
+    """Markdown table: abs_rel of every step and d1 on the validation split, and of every seed."""
+    lines = [
+        '| variant | parameters | abs_rel after each step | d1 | abs_rel of each seed |',
+        '|---|---|---|---|---|',
+    ]
+    for name, seeds in configs.items():
+        loaded = [load_checkpoint(Path(config.out) / 'best') for config in seeds]
+        metrics = [record['validation'] for _, record in loaded]
+        size = sum(p.numel() for p in loaded[0][0].parameters()) / 1e6
+        steps = ' '.join(f'{v:.3f}' for v in np.mean([m['abs_rel'] for m in metrics], 0))
+        d1 = np.mean([m['d1'][-1] for m in metrics])
+        each = ' '.join(f'{m["abs_rel"][-1]:.3f}' for m in metrics)
+        lines.append(f'| {name} | {size:.2f} M | {steps} | {d1:.3f} | {each} |')
     return '\n'.join(lines)
 
 
@@ -47,6 +76,9 @@ def main(argv=None):
     parser.add_argument('config', help='YAML file with base and variants')
     parser.add_argument('--only', nargs='*', help='variants to train (default: all)')
     parser.add_argument('--report', action='store_true', help='train nothing; print the table')
+    parser.add_argument(
+        '--resume', action='store_true', help='continue the runs that exist, also finished ones'
+    )
     arguments = parser.parse_args(argv)
     try:
         configs = variant_configs(arguments.config)
@@ -56,8 +88,9 @@ def main(argv=None):
                 f'no variant {", ".join(sorted(unknown))}; there are {", ".join(configs)}'
             )
         chosen = {name: configs[name] for name in arguments.only or configs}
-        for config in () if arguments.report else chosen.values():
-            Trainer(config).run()
+        for config in [] if arguments.report else [c for seeds in chosen.values() for c in seeds]:
+            begun = (Path(config.out) / 'last').exists()
+            Trainer(config, resume=arguments.resume and begun).run()
         print(report(chosen))
     except DarError as error:
         parser.exit(1, f'error: {error}\n')

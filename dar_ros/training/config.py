@@ -10,6 +10,8 @@ from dar_ros.model.presets import ModelConfig, preset
 from dar_ros.training.datasets import AugmentConfig, RangeConfig
 from dar_ros.training.losses import LossConfig
 
+STRATEGIES = ('ddp', 'fsdp')
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -46,7 +48,10 @@ class TrainConfig:
     val_data: str
     out: str
     stages: tuple
-    init: str = 'imagenet'  # imagenet, random, or a checkpoint folder
+    # imagenet, random, timm (downloads), a file of DINOv2 or Depth Anything, or the folder of a
+    # checkpoint or of a bundle
+    init: str = 'imagenet'
+    freeze: tuple = ()  # beginnings of the names of parameters that keep their initial values
     dataset: str = 'sim'  # what train_data and val_data are: sim, or one of evaluation.datasets
     train_split: str = ''  # list of frames, where the data set needs one
     val_split: str = ''
@@ -58,6 +63,7 @@ class TrainConfig:
     validate_every: int = 500
     validation_frames: int = 200
     workers: int = 0  # processes that load samples, for each process that trains
+    strategy: str = 'ddp'  # of several processes; fsdp: each holds a shard of the weights
     precision: str = '32-true'  # or bf16-mixed, 16-mixed: Lightning Fabric's names
     accumulate: int = 1  # parts that every process cuts its share of a batch into
     ema: float = 0.0  # decay of an average of the weights, which is validated and kept; 0: off
@@ -106,6 +112,10 @@ def parse_config(data, source='training configuration'):
         raise UsageError(f'{source}: setting {error} is missing') from None
     except TypeError as error:
         raise UsageError(f'{source}: {str(error).split("__init__() ")[-1]}') from None
+    if config.strategy not in STRATEGIES:
+        raise UsageError(f'{source}: strategy {config.strategy} is none of ddp, fsdp')
+    if config.strategy == 'fsdp' and config.ema:
+        raise UsageError(f'{source}: strategy fsdp keeps no average; set ema to 0')
     if config.accumulate < 1 or not 0 <= config.ema < 1:
         raise UsageError(f'{source}: accumulate must be at least 1, ema at least 0 and below 1')
     for kind, section in ((OptimizerConfig, config.optimizer), (RangeConfig, config.ranges)):

@@ -16,6 +16,7 @@ class LossConfig:
 
     alpha: float = 10.0
     beta: float = 0.85
+    l1_weight: float = 0.0  # of mean |g|, which an edge or an outlier moves less than the rest
     class_weight: float = 1.0
     scale_weight: float = 0.2
     step_weights: tuple = ()  # one per step; empty: all 1
@@ -80,7 +81,8 @@ def step_losses(upsampled, depth, depth_min, depth_max, bin_space, config):
     wanted = torch.where(known, classes, 0).squeeze(1).long()
     surprise = F.cross_entropy(upsampled.range_logits, wanted, reduction='none')[:, None]
     return {
-        'depth': silog(error, valid, config.alpha, config.beta),
+        'depth': silog(error, valid, config.alpha, config.beta)
+        + config.l1_weight * image_mean(error.abs(), valid),
         'range': image_mean(surprise, known),
         'scale': laplace_nll(error, upsampled.log_scale, valid),
     }
@@ -98,3 +100,28 @@ def total_loss(per_step, config):
         )
         for weight, terms in zip(weights, per_step)
     )
+
+
+class LossModule(torch.nn.Module):
+    """The network and its losses in one forward, as data-parallel training wants it."""
+
+    def __init__(self, model, loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, image, depth, depth_min, depth_max):
+        """Return the loss of a batch, and the last step's terms."""
+        outputs, encoded = self.model(image, depth_min, depth_max)
+        space = self.model.config.bin_space
+        per_step = [
+            step_losses(
+                self.model.upsample(output, encoded.upsample_mask),
+                depth,
+                depth_min,
+                depth_max,
+                space,
+                self.loss,
+            )
+            for output in outputs
+        ]
+        return total_loss(per_step, self.loss), per_step[-1]

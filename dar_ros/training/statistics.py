@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from dar_ros.model.mtbin import from_bin_space
+from dar_ros.training.datasets import to_canonical
 from dar_ros.training.losses import IN_RANGE, range_classes
+from dar_ros.training.validation import predictions
 
 # A Laplace distribution has 75.7 % of its mass within one standard deviation, a normal one 68.3 %.
 # The factors put 70 % of the validation pixels within one sigma.
@@ -18,8 +20,6 @@ def sigma_factors(model, frames, frames_used=200):
     Factor a_k of every step, so that |D - D_gt| <= sigma = D * sqrt(2) * scale * a_k for 70 % of
     the pixels.
     """
-    from dar_ros.training.train import predictions
-
     ratios = [[] for _ in range(model.config.num_steps)]
     subset = torch.utils.data.Subset(frames, range(min(frames_used, len(frames))))
     for steps, depth, low, high in predictions(model, subset, model.config.input_size):
@@ -39,8 +39,6 @@ def row_medians(frames, config, frames_used=2000):
     Median canonical depth (metres) of every network row over the training set: the baseline to
     beat.
     """
-    from dar_ros.training.datasets import to_canonical
-
     size, limit = config.input_size, config.depth_range[1]
     columns = []
     for i in np.linspace(0, len(frames) - 1, min(frames_used, len(frames))).astype(int):
@@ -50,7 +48,7 @@ def row_medians(frames, config, frames_used=2000):
             np.asarray(frame.depth),
             frame.intrinsics,
             size,
-            config.canonical_focal,
+            config.focal_at(size),
         )
         columns.append(np.where(depth < limit, depth, np.nan)[:, ::8])
     return [round(float(z), 4) for z in np.nanmedian(np.concatenate(columns, 1), axis=1)]

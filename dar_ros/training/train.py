@@ -3,7 +3,6 @@
 import copy
 import csv
 import itertools
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dar_ros.errors import UsageError
-from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import (
     load_checkpoint,
     load_tensors,
@@ -27,14 +24,14 @@ from dar_ros.model.checkpoint import (
     save_tensors,
     write_json,
 )
-from dar_ros.model.dar import DAR
-from dar_ros.model.mtbin import from_bin_space
-from dar_ros.model.pretrained import load_imagenet_encoder
-from dar_ros.simulation.dataset import SimDataset
 from dar_ros.training.config import load_config
-from dar_ros.training.datasets import TrainingSamples, to_canonical
-from dar_ros.training.losses import IN_RANGE, range_classes, step_losses, total_loss
+from dar_ros.training.datasets import TrainingSamples
+from dar_ros.training.losses import LossModule
+from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
+from dar_ros.training.sources import every, freeze, initial_model, open_frames
 from dar_ros.training.statistics import row_medians, sigma_factors
+from dar_ros.training.strategy import is_sharded, make_fabric, whole
+from dar_ros.training.validation import validate
 
 LOG_FIELDS = ('iteration', 'size', 'rate', 'loss', 'depth_loss', 'range_loss', 'scale_loss')
 
@@ -49,31 +46,6 @@ def train(config_path, resume=False, out=None, minutes=0.0):
     return Trainer(config, resume, minutes).run()
 
 
-class LossModule(torch.nn.Module):
-    """The network and its losses in one forward, as data-parallel training wants it."""
-
-    def __init__(self, model, loss):
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, image, depth, depth_min, depth_max):
-        """Return the loss of a batch, and the last step's terms."""
-        outputs, encoded = self.model(image, depth_min, depth_max)
-        space = self.model.config.bin_space
-        per_step = [
-            step_losses(
-                self.model.upsample(output, encoded.upsample_mask),
-                depth,
-                depth_min,
-                depth_max,
-                space,
-                self.loss,
-            )
-            for output in outputs
-        ]
-        return total_loss(per_step, self.loss), per_step[-1]
-
-
 class Trainer:
     """
     A run: model, optimizer and position. Everything it saves is under config.out.
@@ -84,12 +56,7 @@ class Trainer:
     def __init__(self, config, resume=False, minutes=0.0):
         self.config, self.out = config, Path(config.out)
         self.deadline = time.monotonic() + 60 * minutes if minutes else float('inf')
-        self.fabric = Fabric(
-            devices=int(os.environ.get('LOCAL_WORLD_SIZE', 1)),
-            num_nodes=int(os.environ.get('GROUP_WORLD_SIZE', 1)),
-            strategy='ddp' if 'LOCAL_WORLD_SIZE' in os.environ else 'auto',
-            precision=config.precision,
-        )
+        self.fabric = make_fabric(config)
         self.fabric.launch()
         self.device, self.leads = self.fabric.device, self.fabric.is_global_zero
         for stage in config.stages:
@@ -105,9 +72,12 @@ class Trainer:
         self.check_frames = Subset(
             self.val_frames, every(self.val_frames, config.validation_frames)
         )
-        self.model = initial_model(config).to(self.device, memory_format=torch.channels_last)
+        self.model = freeze(initial_model(config), config.freeze).to(
+            self.device, memory_format=torch.channels_last
+        )
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
-        self.optimizer = make_optimizer(self.model, config.optimizer)
+        # Shards cannot be validated by one process alone: a whole network stands by.
+        self.whole = copy.deepcopy(self.model) if is_sharded(self.fabric) else None
         self.iteration, self.best = 0, float('inf')
         if resume:
             self.load_state()
@@ -115,15 +85,21 @@ class Trainer:
             raise UsageError(
                 f'{self.out} holds a run: continue it with --resume, or name another --out'
             )
-        self.losses, self.optimizer = self.fabric.setup(
-            LossModule(self.model, config.loss), self.optimizer
-        )
+        self.losses = self.fabric.setup_module(LossModule(self.model, config.loss))
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        if resume:
+            restore_state(self.optimizer, load_tensors(self.out / 'last', 'optimizer'))
+        self.optimizer = self.fabric.setup_optimizers(self.optimizer)
         self.out.mkdir(parents=True, exist_ok=True)
 
-    @property
     def kept(self):
-        """The network that is validated and kept: the average if there is one."""
-        return self.average if self.average is not None else self.model
+        """Return the network that is validated and kept; every process calls it."""
+        if self.average is not None:
+            return self.average
+        if self.whole is None:
+            return self.model
+        self.whole.load_state_dict(whole(self.model.state_dict()))
+        return self.whole
 
     def run(self):
         """Train to the end of the last stage, then fit what is fitted after training."""
@@ -241,8 +217,9 @@ class Trainer:
         """
         Validate; save `last`, and `best` when the last step's abs_rel on the validation set fell.
         """
+        kept = self.kept()
         if self.leads:
-            metrics = validate(self.kept, self.check_frames, size)
+            metrics = validate(kept, self.check_frames, size)
             record = {
                 'training': asdict(self.config),
                 'iteration': self.iteration,
@@ -259,16 +236,20 @@ class Trainer:
             if metrics['abs_rel'][-1] <= self.best:
                 self.best = metrics['abs_rel'][-1]
                 with replaced(self.out / 'best') as folder:
-                    save_checkpoint(folder, self.kept, record)
+                    save_checkpoint(folder, kept, record)
         self.save_last()
 
     def save_last(self):
         """Save what a run continues from."""
+        model, optimizer = self.model, whole(flat_state(self.optimizer))
+        if self.whole is not None:
+            self.whole.load_state_dict(whole(self.model.state_dict()))
+            model = self.whole
         if self.leads:
             with replaced(self.out / 'last') as folder:
                 record = {'training': asdict(self.config), 'iteration': self.iteration}
-                save_checkpoint(folder, self.model, record)
-                save_tensors(folder, 'optimizer', flat_state(self.optimizer))
+                save_checkpoint(folder, model, record)
+                save_tensors(folder, 'optimizer', optimizer)
                 if self.average is not None:
                     save_tensors(folder, 'average', self.average.state_dict())
                 state = {
@@ -284,7 +265,6 @@ class Trainer:
         folder = recovered(self.out / 'last')
         model, _ = load_checkpoint(folder)
         self.model.load_state_dict(model.state_dict())
-        restore_state(self.optimizer, load_tensors(folder, 'optimizer'))
         if self.average is not None:
             self.average.load_state_dict(load_tensors(folder, 'average'))
         state = read_json(folder / 'state.json')
@@ -303,138 +283,3 @@ class Trainer:
         record.pop('model')
         with replaced(self.out / 'best') as folder:
             save_checkpoint(folder, model, record)
-
-
-def open_frames(dataset, folder, split):
-    """Frames of a simulated or a real data set; the latter with its protocol's crop."""
-    if dataset == 'sim':
-        return SimDataset(folder)
-    if dataset not in DATASETS:
-        raise UsageError(f'no data set {dataset!r}; there are sim, {", ".join(DATASETS)}')
-    return open_dataset(dataset, folder, split or None)
-
-
-def every(frames, count):
-    """Return indices of about `count` frames spread over a data set."""
-    return range(0, len(frames), max(1, len(frames) // count))
-
-
-def initial_model(config):
-    """Return the DAR a run begins with."""
-    if config.init in ('imagenet', 'random'):
-        model = DAR(config.model)
-        if config.init == 'imagenet':
-            load_imagenet_encoder(model)
-        return model
-    source, _ = load_checkpoint(config.init)
-    model = DAR(config.model)
-    model.load_state_dict(source.state_dict())
-    return model
-
-
-def make_optimizer(model, config):
-    """
-    AdamW; no decay on vectors (biases, norms), a rate of its own for the pretrained backbone.
-    """
-    groups = {}
-    for name, parameter in model.named_parameters():
-        backbone, decay = name.startswith('encoder.backbone'), parameter.dim() > 1
-        groups.setdefault((backbone, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                'params': parameters,
-                'scale': config.encoder_scale if backbone else 1.0,
-                'weight_decay': config.weight_decay if decay else 0.0,
-            }
-            for (backbone, decay), parameters in groups.items()
-        ],
-        lr=config.start,
-    )
-
-
-def learning_rate(iteration, iterations, config):
-    """Linear rise from start to peak, then linear fall to end."""
-    rise = max(1, round(iterations * config.warmup))
-    if iteration < rise:
-        return config.start + (config.peak - config.start) * iteration / rise
-    return config.peak + (config.end - config.peak) * (iteration - rise) / max(
-        1, iterations - rise
-    )
-
-
-def flat_state(optimizer):
-    """Optimizer state as one flat dict of tensors."""
-    state = optimizer.state_dict()['state']
-    return {
-        f'{index}.{name}': torch.as_tensor(value)
-        for index, values in state.items()
-        for name, value in values.items()
-    }
-
-
-def restore_state(optimizer, tensors):
-    """Undo flat_state."""
-    state = optimizer.state_dict()
-    for key, value in tensors.items():
-        index, name = key.split('.')
-        state['state'].setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(state)
-
-
-@torch.inference_mode()
-def predictions(model, frames, size, batch=8):
-    """
-    Yield (Upsampled per step, canonical depth, minimum, maximum) for every batch of a data set.
-    """
-    model.eval()
-    device = model.position.device
-    focal = model.config.focal_at(size)
-    for begin in range(0, len(frames), batch):
-        chosen = [frames[i] for i in range(begin, min(begin + batch, len(frames)))]
-        pairs = [
-            to_canonical(np.asarray(f.image), np.asarray(f.depth), f.intrinsics, size, focal)
-            for f in chosen
-        ]
-        scales = torch.tensor([focal / canonical_focal_of(f, size) for f in chosen], device=device)
-        image = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device)
-        depth = torch.from_numpy(np.stack([depth for _, depth in pairs]))[:, None].to(device)
-        low, high = (scales.float() * limit for limit in model.config.depth_range)
-        outputs, encoded = model(image, low, high)
-        yield (
-            [model.upsample(output, encoded.upsample_mask) for output in outputs],
-            depth,
-            low,
-            high,
-        )
-
-
-def canonical_focal_of(frame, size):
-    """Focal length of a frame, in pixels, after its resize to the network's input size."""
-    height, width = frame.image.shape[:2]
-    return frame.intrinsics.focal * min(size[0] / height, size[1] / width)
-
-
-def validate(model, frames, size):
-    """Per-step abs_rel and d1 on in-range pixels: means over images."""
-    began, sums, count = time.monotonic(), None, 0
-    for steps, depth, low, high in predictions(model, frames, size):
-        valid = range_classes(depth, low, high) == IN_RANGE
-        truth = torch.where(valid, depth, 1.0)
-        pixels = valid.sum((1, 2, 3))
-        scored = pixels > 0
-        rows = []
-        for step in steps:
-            ratio = from_bin_space(step.depth, model.config.bin_space) / truth
-            d1 = (torch.maximum(ratio, 1 / ratio) < 1.25) & valid
-            error = torch.where(valid, (ratio - 1).abs(), 0.0)
-            rows.append(
-                torch.stack(
-                    [(t.sum((1, 2, 3)) / pixels.clamp(min=1))[scored].sum() for t in (error, d1)]
-                )
-            )
-        batch = torch.stack(rows)  # (steps, 2)
-        sums = batch if sums is None else sums + batch
-        count += int(scored.sum())
-    abs_rel, d1 = (sums / max(count, 1)).T.tolist()
-    return {'abs_rel': abs_rel, 'd1': d1, 'frames': count, 'seconds': time.monotonic() - began}

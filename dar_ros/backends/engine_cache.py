@@ -1,0 +1,129 @@
+"""
+Built engines on disk: found by a key of everything that matters, written whole or not at all.
+
+An engine is code for one library version and one GPU. So every file has a JSON beside it with its
+key and its hash; what does not match, or is cut short, is built again and never loaded.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from dar_ros.errors import BackendError
+
+SCHEMA = 1
+
+
+def cache_folder():
+    """Folder of the engines: `dar_ros/engines` in XDG_CACHE_HOME, else in ~/.cache."""
+    base = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
+    return Path(base, 'dar_ros', 'engines')
+
+
+class EngineCache:
+    """
+    A folder of engines; `key` is a dict of plain data, which must say all that an engine depends
+    on.
+    """
+
+    def __init__(self, folder=None):
+        self.folder = Path(folder or cache_folder())
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise BackendError(
+                f'{self.folder} cannot hold engines ({error.strerror}); '
+                'set XDG_CACHE_HOME to a writable folder'
+            ) from None
+
+    def path(self, name, key):
+        """File of an engine; `name` is for people."""
+        text = json.dumps({**key, 'schema': SCHEMA}, sort_keys=True)
+        return self.folder / f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.engine'
+
+    def get(self, name, key, build):
+        """
+        Return an engine's bytes: from the folder, or from `build()`, which is then kept.
+
+        Two processes that start at once build it once: the second waits for the first.
+        """
+        path = self.path(name, key)
+        with locked(path.with_suffix('.lock')):
+            plan = _read(path, key)
+            if plan is None:
+                plan = bytes(build())
+                record = {
+                    'key': {**key, 'schema': SCHEMA},
+                    'size': len(plan),
+                    'sha256': hashlib.sha256(plan).hexdigest(),
+                }
+                # The engine first: a JSON without its engine would be a promise not kept.
+                write_whole(path, plan)
+                write_whole(path.with_suffix('.json'), json.dumps(record, indent=1).encode())
+        return plan
+
+    def forget(self, name, key):
+        """Remove an engine that its library refuses."""
+        path = self.path(name, key)
+        with locked(path.with_suffix('.lock')):
+            path.with_suffix('.json').unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def _read(path, key):
+    """Engine bytes, or None if the file is missing or not what its JSON and the key say."""
+    try:
+        record = json.loads(path.with_suffix('.json').read_text())
+        plan = path.read_bytes()
+    except (OSError, ValueError):
+        return None
+    wanted = json.loads(json.dumps({**key, 'schema': SCHEMA}))  # tuples become lists
+    digest = hashlib.sha256(plan).hexdigest()
+    if record != {'key': wanted, 'size': len(plan), 'sha256': digest}:
+        return None
+    return plan
+
+
+def read_sealed(path):
+    """Bytes that `write_sealed` wrote, or b'' if there are none or they are damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return b''
+    digest, body = data[:32], data[32:]
+    return body if hashlib.sha256(body).digest() == digest else b''
+
+
+def write_sealed(path, body):
+    """Write bytes behind their hash."""
+    write_whole(path, hashlib.sha256(body).digest() + body)
+
+
+def write_whole(path, data):
+    """Write a file that others see whole or not at all."""
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise BackendError(
+            f'{path} cannot be written ({error.strerror}); free space, or set XDG_CACHE_HOME'
+        ) from None
+
+
+@contextmanager
+def locked(path):
+    """Hold a lock file; the kernel frees it when its process ends, however it ends."""
+    try:
+        file = open(path, 'w')
+    except OSError as error:
+        raise BackendError(
+            f'{path} cannot be opened ({error.strerror}); set XDG_CACHE_HOME to a writable folder'
+        ) from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

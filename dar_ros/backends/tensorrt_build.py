@@ -1,0 +1,192 @@
+"""
+ONNX graph -> TensorRT engine, by standard TensorRT 10.3 to 11.x or TensorRT for RTX.
+
+Nothing here needs a GPU but standard TensorRT itself: TensorRT for RTX builds on any machine.
+"""
+
+import importlib
+import time
+
+from dar_ros.backends.engine_cache import read_sealed, write_sealed
+from dar_ros.errors import BackendError
+
+MODULES = ('tensorrt', 'tensorrt_rtx', 'tensorrt_rtx_bindings')
+CURE = (
+    "install NVIDIA's TensorRT (on a Jetson JetPack brings it; elsewhere pip install tensorrt, "
+    'or for RTX cards tensorrt-rtx-cu13-libs and tensorrt-rtx-cu13-bindings)'
+)
+OLDEST = (10, 3)  # of standard TensorRT
+GRAPHS = ('encoder', 'step', 'upsample')
+RECIPE = 1  # raise it when prepared_graph or build_engine make another engine of the same graph
+PROGRESS_PERIOD = 5.0  # seconds between two lines about a build
+
+
+def load_library():
+    """Import TensorRT; BackendError names the cure. Call `find_gpu` first if it is to run."""
+    for name in MODULES:
+        try:
+            library = importlib.import_module(name)
+        except ImportError:
+            continue
+        version = tuple(int(part) for part in library.__version__.split('.')[:2])
+        if not is_rtx(library) and version < OLDEST:
+            raise BackendError(
+                f'TensorRT {library.__version__} is older than '
+                f'{".".join(map(str, OLDEST))}; {CURE}'
+            )
+        return library
+    raise BackendError(f'TensorRT is not installed; {CURE}')
+
+
+def is_rtx(library):
+    """Whether this is TensorRT for RTX, which names the GPUs that it builds for."""
+    return hasattr(library, 'ComputeCapability')
+
+
+def step_shapes(bundle, graph):
+    """
+    Sizes that fill the dynamic dimensions of a graph's inputs, one dict {input: sizes} per
+    profile: one profile for each of the K steps, or one of nothing for the encoder.
+    """
+    if graph == 'encoder':
+        return [{}]
+    profiles, prior, prefix = [], tuple(bundle.grid_sizes[0]), 0
+    for tokens, depth in zip(map(tuple, bundle.grid_sizes), map(tuple, bundle.depth_grid_sizes)):
+        if graph == 'upsample':
+            profiles.append(dict.fromkeys(('depth', 'range_logits', 'log_scale'), depth))
+        else:
+            profiles.append(
+                {
+                    **dict.fromkeys(('latent', 'low', 'high'), prior),
+                    **dict.fromkeys(('past_keys', 'past_values'), (prefix,)),
+                    'token_grid': tokens,
+                    'depth_grid': depth,
+                }
+            )
+        prior, prefix = depth, prefix + tokens[0] * tokens[1]
+    return profiles
+
+
+def build_engine(
+    library,
+    model,
+    profiles,
+    capabilities=(),
+    full=False,
+    timing=None,
+    progress=None,
+    label='engine',
+):
+    """
+    Build an engine of ONNX bytes, strongly typed; returns what `Runtime` deserializes.
+
+    `profiles`: see step_shapes. `capabilities`: (major, minor) of the GPUs that TensorRT for RTX
+    is to serve; standard TensorRT serves the GPU it runs on. `full`: no TF32 in fp32 products.
+    `timing`: file of the timing cache. `progress`: called with a line of text now and then.
+    """
+    logger = quiet_logger(library)
+    builder = library.Builder(logger)
+    flags = library.NetworkDefinitionCreationFlag
+    network = builder.create_network(1 << int(flags.STRONGLY_TYPED))
+    parser = library.OnnxParser(network, logger)
+    if not parser.parse(model):
+        reasons = '; '.join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        raise BackendError(f'TensorRT {library.__version__} cannot read the {label}: {reasons}')
+    config = builder.create_builder_config()
+    if full:
+        config.clear_flag(library.BuilderFlag.TF32)
+    if is_rtx(library):
+        _target(library, config, capabilities)
+    for sizes in profiles:
+        _add_profile(builder, network, config, sizes)
+    # TensorRT for RTX times nothing.
+    cache = None if is_rtx(library) or timing is None else _timing_cache(config, timing)
+    if progress:
+        config.progress_monitor = _monitor(library, label, progress)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BackendError(
+            f'TensorRT {library.__version__} cannot build the {label}: '
+            f'{logger.last or "no reason given"}'
+        )
+    if cache is not None:
+        write_sealed(timing, bytes(cache.serialize()))
+    return bytes(plan)
+
+
+def _target(library, config, capabilities):
+    config.num_compute_capabilities = len(capabilities)
+    for i, (major, minor) in enumerate(capabilities):
+        target = getattr(library.ComputeCapability, f'SM{major}{minor}', None)
+        if target is None or not config.set_compute_capability(target, i):
+            raise BackendError(
+                f'TensorRT for RTX {library.__version__} does not serve GPUs of compute '
+                f'capability {major}.{minor}; install standard TensorRT'
+            )
+
+
+def _add_profile(builder, network, config, sizes):
+    """Fix every dynamic input: min = opt = max."""
+    profile, dynamic = builder.create_optimization_profile(), False
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        shape = tuple(tensor.shape)
+        if -1 in shape:
+            fill = iter(sizes[tensor.name])
+            shape = tuple(next(fill) if side == -1 else side for side in shape)
+            profile.set_shape(tensor.name, shape, shape, shape)
+            dynamic = True
+    if dynamic and config.add_optimization_profile(profile) < 0:
+        raise BackendError(f'TensorRT refuses the profile {sizes}')
+
+
+def _timing_cache(config, path):
+    """Attach the timing cache of earlier builds, or a new one if it is damaged or foreign."""
+    for known in (read_sealed(path), b''):
+        cache = config.create_timing_cache(known)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None
+
+
+def quiet_logger(library):
+    """Return a logger that keeps quiet and remembers the last error."""
+
+    class Logger(library.ILogger):
+        def __init__(self):
+            library.ILogger.__init__(self)
+            self.last = ''
+
+        def log(self, severity, text):
+            if severity in (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR):
+                self.last = text.splitlines()[0] if text else ''
+
+    return Logger()
+
+
+def _monitor(library, label, progress):
+    """Return a progress monitor that says the share done of every outermost phase."""
+
+    class Monitor(library.IProgressMonitor):
+        def __init__(self):
+            library.IProgressMonitor.__init__(self)
+            self.phases, self.said = {}, time.monotonic()
+
+        def phase_start(self, phase_name, parent_phase, num_steps):
+            if not parent_phase:
+                self.phases[phase_name] = num_steps
+
+        def step_complete(self, phase_name, step):
+            total, now = self.phases.get(phase_name), time.monotonic()
+            try:
+                if total and now - self.said > PROGRESS_PERIOD:
+                    self.said = now
+                    progress(f'{label}: {phase_name}, {(step + 1) / total:.0%}')
+            except KeyboardInterrupt:  # must not pass through the library
+                return False
+            return True
+
+        def phase_finish(self, phase_name):
+            self.phases.pop(phase_name, None)
+
+    return Monitor()

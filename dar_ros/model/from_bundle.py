@@ -1,0 +1,104 @@
+"""The network of a bundle as a torch model: to go on training, or to compare with."""
+
+import onnx
+import torch
+from onnx import numpy_helper
+
+from dar_ros.errors import UsageError
+from dar_ros.model.dar import DAR
+from dar_ros.model.presets import ModelConfig
+
+_GRAPHS = ('encoder.onnx', 'step.onnx', 'upsample.onnx')
+_PREFIX = 'model.'  # of every weight in the graphs
+_FOLDED = '_bias'  # what the exporter appends to a convolution's weight for its folded batch norm
+
+
+def config_of_bundle(bundle):
+    """ModelConfig that a bundle was exported from; UsageError if its model.json does not say."""
+    training = bundle.provenance.get('training')
+    if not isinstance(training, dict) or 'model' not in training:
+        raise UsageError(
+            f'{bundle.path} says no network configuration: export it from a checkpoint'
+        )
+    return ModelConfig.from_dict(training['model'])
+
+
+def load_bundle_weights(model, bundle):
+    """
+    Fill a DAR with a bundle's weights; UsageError names the first weight that is missing.
+
+    The exporter folds batch norms into the convolutions before them. They are unfolded with the
+    statistics that `model` has, which computes the same: a convolution W and norm (scale s, shift
+    b - mean s) from the folded W' = s W and b'.
+    """
+    weights = {}
+    for name in _GRAPHS:
+        weights |= _graph_weights(onnx.load(bundle.file(name)).graph)
+    state = model.state_dict()
+
+    def take(key, shape):
+        if key not in weights:
+            raise UsageError(f'{bundle.path} holds no weight {key}: another network')
+        value = torch.from_numpy(weights[key].copy()).float()
+        if value.shape != shape:
+            raise UsageError(
+                f'{bundle.path}: {key} is {tuple(value.shape)}, not {tuple(shape)}: '
+                'another network'
+            )
+        return value
+
+    norms = _norms_after_convolutions(model)
+    for conv, norm in norms.items():
+        scale = state[norm + '.weight'] / torch.sqrt(
+            state[norm + '.running_var'] + model.get_submodule(norm).eps
+        )
+        weight = take(f'{conv}.weight', state[conv + '.weight'].shape)
+        bias = take(f'{conv}.weight{_FOLDED}', scale.shape)
+        state[conv + '.weight'] = weight / scale[:, None, None, None]
+        state[norm + '.bias'] = bias + state[norm + '.running_mean'] * scale
+    done = {f'{conv}.weight' for conv in norms}
+    done |= {key for key in state for norm in norms.values() if key.startswith(norm + '.')}
+    for key, value in state.items():
+        if key not in done:
+            state[key] = take(key, value.shape)
+    model.load_state_dict(state)
+    return model
+
+
+def model_from_bundle(bundle):
+    """Return the DAR of an open bundle, in eval mode; it computes what the bundle computes."""
+    return load_bundle_weights(DAR(config_of_bundle(bundle)), bundle).eval()
+
+
+def _graph_weights(graph):
+    """
+    {name in the state dict: array} of a graph.
+
+    A linear layer's weight is stored transposed and nameless: its bias, added to the product,
+    tells whose it is.
+    """
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    products = {node.output[0]: node for node in graph.node if node.op_type == 'MatMul'}
+    weights = {
+        name.removeprefix(_PREFIX): array
+        for name, array in arrays.items()
+        if name.startswith(_PREFIX)
+    }
+    for node in graph.node:
+        product = [products[name] for name in node.input if name in products]
+        bias = [name for name in node.input if name.startswith(_PREFIX)]
+        if node.op_type == 'Add' and product and bias and product[0].input[1] in arrays:
+            key = bias[0].removeprefix(_PREFIX).removesuffix('.bias') + '.weight'
+            weights[key] = arrays[product[0].input[1]].T
+    return weights
+
+
+def _norms_after_convolutions(model):
+    """{convolution: batch norm that follows it} by module names; timm keeps the order of use."""
+    pairs, last = {}, None
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            last = name
+        elif isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and last:
+            pairs[last], last = name, None
+    return pairs

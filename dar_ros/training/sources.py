@@ -1,0 +1,72 @@
+"""Where a run gets its frames and its first weights from."""
+
+from pathlib import Path
+
+from dar_ros.bundle import MANIFEST, open_bundle
+from dar_ros.errors import UsageError
+from dar_ros.evaluation.datasets import DATASETS, open_dataset
+from dar_ros.model.checkpoint import load_checkpoint
+from dar_ros.model.dar import DAR
+from dar_ros.model.dinov2 import load_encoder_file
+from dar_ros.model.from_bundle import load_bundle_weights
+from dar_ros.model.pretrained import PYPI_ENCODERS, load_imagenet_encoder
+from dar_ros.simulation.dataset import SimDataset
+
+
+def open_frames(dataset, folder, split):
+    """Frames of a simulated or a real data set; the latter with its protocol's crop."""
+    if dataset == 'sim':
+        return SimDataset(folder)
+    if dataset not in DATASETS:
+        raise UsageError(f'no data set {dataset!r}; there are sim, {", ".join(DATASETS)}')
+    return open_dataset(dataset, folder, split or None)
+
+
+def every(frames, count):
+    """Return indices of about `count` frames spread over a data set."""
+    return range(0, len(frames), max(1, len(frames) // count))
+
+
+def initial_model(config):
+    """Return the DAR a run begins with."""
+    if config.init == 'timm':
+        return timm_model(config.model)
+    model = DAR(config.model)
+    if config.init == 'random':
+        return model
+    if config.init == 'imagenet':
+        load_imagenet_encoder(model)
+        return model
+    if Path(config.init).is_file():
+        load_encoder_file(model, config.init)
+        return model
+    if (Path(config.init) / MANIFEST).exists():
+        if config.model.backbone in PYPI_ENCODERS:  # their batch norms' scales, to unfold with
+            load_imagenet_encoder(model)
+        return load_bundle_weights(model, open_bundle(config.init))
+    source, _ = load_checkpoint(config.init)
+    model.load_state_dict(source.state_dict())
+    return model
+
+
+def freeze(model, prefixes):
+    """Train no parameter whose name begins with one of `prefixes`; UsageError if none does."""
+    for prefix in prefixes:
+        frozen = [p for name, p in model.named_parameters() if name.startswith(prefix)]
+        if not frozen:
+            raise UsageError(f'freeze: no parameter begins with {prefix}')
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    return model
+
+
+def timm_model(config):
+    """Return a DAR whose backbone has the weights that timm downloads."""
+    try:
+        return DAR(config, pretrained_encoder=True)
+    except Exception as error:  # each version of the hub's client has errors of its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f'init: timm cannot get the weights of {config.backbone} ({reason}): go online, or '
+            'name a file'
+        ) from None

@@ -1,0 +1,69 @@
+"""The network on whole data sets during training; the pipeline's figures are evaluation's."""
+
+import time
+
+import numpy as np
+import torch
+
+from dar_ros.model.mtbin import from_bin_space
+from dar_ros.preprocess import ResizeSpec, canonical_scale
+from dar_ros.training.datasets import to_canonical
+from dar_ros.training.losses import IN_RANGE, range_classes
+
+
+@torch.inference_mode()
+def predictions(model, frames, size, batch=8):
+    """
+    Yield (Upsampled per step, canonical depth, minimum, maximum) for every batch of a data set.
+    """
+    model.eval()
+    device = model.position.device
+    focal = model.config.focal_at(size)
+    for begin in range(0, len(frames), batch):
+        chosen = [frames[i] for i in range(begin, min(begin + batch, len(frames)))]
+        pairs = [
+            to_canonical(np.asarray(f.image), np.asarray(f.depth), f.intrinsics, size, focal)
+            for f in chosen
+        ]
+        scales = torch.tensor(
+            [
+                canonical_scale(f.intrinsics, ResizeSpec.fit(f.image.shape[:2], size), focal)
+                for f in chosen
+            ],
+            device=device,
+        )
+        image = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device)
+        depth = torch.from_numpy(np.stack([depth for _, depth in pairs]))[:, None].to(device)
+        low, high = (scales.float() * limit for limit in model.config.depth_range)
+        outputs, encoded = model(image, low, high)
+        yield (
+            [model.upsample(output, encoded.upsample_mask) for output in outputs],
+            depth,
+            low,
+            high,
+        )
+
+
+def validate(model, frames, size):
+    """Per-step abs_rel and d1 on in-range pixels: means over images."""
+    began, sums, count = time.monotonic(), None, 0
+    for steps, depth, low, high in predictions(model, frames, size):
+        valid = range_classes(depth, low, high) == IN_RANGE
+        truth = torch.where(valid, depth, 1.0)
+        pixels = valid.sum((1, 2, 3))
+        scored = pixels > 0
+        rows = []
+        for step in steps:
+            ratio = from_bin_space(step.depth, model.config.bin_space) / truth
+            d1 = (torch.maximum(ratio, 1 / ratio) < 1.25) & valid
+            error = torch.where(valid, (ratio - 1).abs(), 0.0)
+            rows.append(
+                torch.stack(
+                    [(t.sum((1, 2, 3)) / pixels.clamp(min=1))[scored].sum() for t in (error, d1)]
+                )
+            )
+        batch = torch.stack(rows)  # (steps, 2)
+        sums = batch if sums is None else sums + batch
+        count += int(scored.sum())
+    abs_rel, d1 = (sums / max(count, 1)).T.tolist()
+    return {'abs_rel': abs_rel, 'd1': d1, 'frames': count, 'seconds': time.monotonic() - began}

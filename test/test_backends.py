@@ -1,0 +1,103 @@
+"""onnxruntime on both of its devices, and what the choice among the backends says."""
+
+import numpy as np
+import pytest
+
+onnxruntime = pytest.importorskip(
+    'onnxruntime', reason='onnxruntime is not installed (extra: runtime)'
+)
+
+from dar_ros.backends import cuda, open_backend
+from dar_ros.backends.base import self_test
+from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
+from dar_ros.errors import BackendError
+
+
+class Bound(OnnxRuntimeBackend):
+    """The code path of the CUDA provider, with values that stay in onnxruntime, on the CPU."""
+
+    def __init__(self, bundle):
+        super().__init__(bundle)
+        self.device = 'cuda'
+
+    def _run_on_device(self, name, feeds, device='cpu'):
+        return super()._run_on_device(name, feeds, device)
+
+
+def test_values_that_stay_in_onnxruntime_give_the_same_depth(bundle):
+    bound, plain = Bound(bundle), OnnxRuntimeBackend(bundle)
+    image = np.random.default_rng(3).integers(0, 256, (*bundle.input_size, 3), np.uint8)
+    for _ in range(2):
+        for backend in (bound, plain):
+            backend.start(image, 0.3, 9.0)
+        for _ in range(bundle.num_steps):
+            bound.step()
+            plain.step()
+            assert not isinstance(bound._last['keys'], np.ndarray)
+            one, other = bound.finish(), plain.finish()
+            assert np.array_equal(one.depth, other.depth)
+            assert np.array_equal(one.range_class, other.range_class)
+            assert np.array_equal(one.scale, other.scale)
+        image = image[:, ::-1].copy()
+    self_test(bound)
+
+
+@pytest.mark.skipif(
+    'CUDAExecutionProvider' in onnxruntime.get_available_providers(), reason='it has CUDA'
+)
+def test_without_a_cuda_provider_the_cpu_serves_and_says_so(bundle, monkeypatch):
+    monkeypatch.setattr(cuda, 'find_gpu', lambda: cuda.Gpu('A2', (8, 6)))
+    backend = open_backend(bundle, 'onnxruntime')
+    assert backend.device == 'cpu'
+    assert len(backend.notes) == 1
+    assert 'has no CUDA provider; pip install onnxruntime-gpu' in backend.notes[0]
+
+
+def test_a_cuda_provider_that_does_not_load_is_noticed(bundle, monkeypatch):
+    """Onnxruntime itself goes on with the CPU, silently; asking a CPU build for CUDA does so."""
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CUDAExecutionProvider'])
+    monkeypatch.setattr(onnxruntime, 'preload_dlls', lambda: None, raising=False)
+    with pytest.raises(BackendError, match='cannot load (its CUDA provider|.*CUDA)'):
+        OnnxRuntimeBackend(bundle, device='cuda')
+
+
+def test_fp16_is_refused_by_onnxruntime_with_the_cure(bundle):
+    with pytest.raises(BackendError, match='fp32 only, not fp16; set precision to auto'):
+        open_backend(bundle, 'onnxruntime', 'fp16')
+
+
+def test_a_backend_nobody_knows(bundle):
+    with pytest.raises(BackendError, match="no backend 'tpu'; there are auto, tensorrt, torch, "):
+        open_backend(bundle, 'tpu')
+
+
+def test_wrong_depth_after_any_step_fails_the_self_test(bundle):
+    """Tipped windows are let pass, a step that is off by 2 %, or NaN in a corner, is not."""
+    backend = OnnxRuntimeBackend(bundle)
+    finish = backend.finish
+    for k in range(1, bundle.num_steps + 1):
+        for spoil in (lambda depth: depth * 1.02, with_nan, half_off):
+
+            def wrong(step=k, spoil=spoil):
+                result = finish()
+                if result.step == step:
+                    result.depth = spoil(result.depth)
+                return result
+
+            backend.finish = wrong
+            with pytest.raises(BackendError, match=f'onnxruntime in fp32 .* step {k} is right'):
+                self_test(backend)
+    backend.finish = finish
+    self_test(backend)
+
+
+def with_nan(depth):
+    depth = depth.copy()
+    depth[:10, :10] = np.nan
+    return depth
+
+
+def half_off(depth):
+    depth = depth.copy()
+    depth[: len(depth) // 8] *= 1.2
+    return depth

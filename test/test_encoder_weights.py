@@ -1,0 +1,146 @@
+"""Encoder weights from files in DINOv2's and Depth Anything's layouts, against timm's filter."""
+
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
+timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
+
+from safetensors.torch import save_file
+from timm.models.vision_transformer import checkpoint_filter_fn
+
+from dar_ros.errors import UsageError
+from dar_ros.model.dar import DAR
+from dar_ros.model.dinov2 import load_encoder_file
+from dar_ros.model.presets import PRESETS
+from dar_ros.training import sources
+from dar_ros.training.config import parse_config
+
+CONFIG = replace(
+    PRESETS['dar_edge'], input_size=(56, 112), width=32, heads=2, latent_width=16, memory_width=32
+)
+
+
+@pytest.fixture(scope='module')
+def facebook():
+    """
+    Return a state dict as DINOv2 ViT-S/14 is published: random weights, 37 x 37 positions and a
+    mask token.
+    """
+    torch.manual_seed(3)
+    source = timm.create_model('vit_small_patch14_dinov2', img_size=518, num_classes=0)
+    state = {key: torch.randn_like(value) * 0.05 for key, value in source.state_dict().items()}
+    assert state['pos_embed'].shape == (1, 1 + 37 * 37, 384) and 'norm.weight' in state
+    return {'mask_token': torch.zeros(1, 384), **state}
+
+
+def anything(state):
+    """Return the same as a Depth Anything checkpoint, with a decoder."""
+    return {
+        **{f'pretrained.{key}': value for key, value in state.items()},
+        'depth_head.projects.0.weight': torch.ones(4, 384, 1, 1),
+    }
+
+
+@pytest.fixture(scope='module')
+def expected(facebook):
+    """Return the features of timm's network with timm's own reading of the published file."""
+    network = timm.create_model(
+        'vit_small_patch14_dinov2',
+        img_size=(56, 112),
+        features_only=True,
+        out_indices=[2, 5, 8, 11],
+    )
+    mapped = checkpoint_filter_fn(dict(facebook), network.model)
+    missing, unexpected = network.model.load_state_dict(mapped, strict=False)
+    assert not missing and set(unexpected) == {'norm.weight', 'norm.bias'}
+    return features(network)
+
+
+def features(network):
+    image = torch.randn(1, 3, 56, 112, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return network.eval()(image)
+
+
+@pytest.mark.parametrize('layout', ['dinov2', 'timm', 'depth_anything'])
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_a_file_gives_the_features_of_its_network(tmp_path, facebook, expected, layout, suffix):
+    state = anything(facebook) if layout == 'depth_anything' else dict(facebook)
+    if layout == 'timm':
+        del state['mask_token']
+    path = tmp_path / f'weights.{suffix}'
+    save_file(state, path) if suffix == 'safetensors' else torch.save(state, path)
+    settings = {
+        'name': 'x',
+        'train_data': 'a',
+        'val_data': 'b',
+        'out': 'c',
+        'init': str(path),
+        'model': {'preset': 'dar_edge', 'input_size': [56, 112]},
+        'stages': [{'size': [56, 112], 'iterations': 1, 'batch': 1}],
+    }
+    model = sources.initial_model(parse_config(settings))
+    for found, wanted in zip(features(model.encoder.backbone), expected):
+        assert torch.equal(found, wanted)
+
+
+def without(state, key):
+    return {name: value for name, value in state.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ('change', 'word'),
+    [
+        (lambda s: without(s, 'blocks.3.attn.qkv.bias'), 'lacks blocks.3.attn.qkv.bias'),
+        (lambda s: {**s, 'blocks.12.norm1.bias': torch.ones(384)}, 'has blocks.12.norm1.bias'),
+        (lambda s: {**s, 'register_tokens': torch.ones(1, 4, 384)}, 'has register_tokens'),
+        (lambda s: {**s, 'blocks.0.ls1.gamma': torch.ones(8)}, r'is \(8,\), .* needs \(384,\)'),
+        (lambda s: {**anything(s), 'core.x': torch.ones(1)}, 'it has core.x'),
+        (lambda s: {'backbone.embeddings.cls_token': torch.ones(1)}, 'neither the layout'),
+        (lambda s: {}, 'neither the layout'),
+        (lambda s: {'teacher': s}, 'no flat dictionary'),
+        (lambda s: [torch.ones(1)], 'no flat dictionary'),
+    ],
+)
+def test_anything_else_is_refused_in_one_line(tmp_path, facebook, change, word):
+    path = tmp_path / 'weights.pth'
+    torch.save(change(facebook), path)
+    with pytest.raises(UsageError, match=word) as caught:
+        load_encoder_file(DAR(CONFIG), path)
+    assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ('unpickled',))
+
+    path = tmp_path / 'weights.pth'
+    torch.save({'cls_token': Evil()}, path)
+    with pytest.raises(UsageError, match='cannot be read'):
+        load_encoder_file(DAR(CONFIG), path)
+    path.write_bytes(b'not weights')
+    with pytest.raises(UsageError, match='cannot be read'):
+        load_encoder_file(DAR(CONFIG), path)
+    (tmp_path / 'weights.safetensors').write_bytes(b'not weights')
+    with pytest.raises(UsageError, match='cannot be read'):
+        load_encoder_file(DAR(CONFIG), tmp_path / 'weights.safetensors')
+
+
+def test_a_cnn_takes_no_such_file(tmp_path):
+    with pytest.raises(UsageError, match='tf_efficientnet_lite0'):
+        load_encoder_file(DAR(PRESETS['dar_tiny']), tmp_path / 'x.pth')
+
+
+def test_timm_without_a_network_is_one_line(monkeypatch):
+    """`init: timm` asks timm for its pretrained weights; what goes wrong there is one line."""
+
+    def create(name, pretrained=False, **_):
+        raise ConnectionError(f'{name} {pretrained}: no route\nto host')
+
+    monkeypatch.setattr('dar_ros.model.encoder.timm.create_model', create)
+    with pytest.raises(UsageError, match='vit_small_patch14_dinov2 True: no route') as caught:
+        sources.timm_model(CONFIG)
+    assert '\n' not in str(caught.value)

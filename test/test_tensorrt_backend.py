@@ -1,0 +1,388 @@
+"""
+The TensorRT backend from end to end on a fake GPU: buffers, profiles, graphs, cache, fallback.
+
+The engines compute in onnxruntime on the prepared graphs; see fake_tensorrt and fake_cuda for what
+they refuse. What only a GPU can show is at the end, and is skipped without one.
+"""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip('onnx', reason='onnx is not installed (extra: tensorrt)')
+pytest.importorskip('onnxruntime', reason='onnxruntime is not installed (extra: runtime)')
+
+import fake_cuda
+import fake_tensorrt
+
+from dar_ros.backends import cuda, open_backend, tensorrt_build
+from dar_ros.backends.base import self_test
+from dar_ros.backends.engine_cache import read_sealed
+from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
+from dar_ros.backends.tensorrt_backend import TensorRTBackend
+from dar_ros.cli import main
+from dar_ros.errors import BackendError
+
+DEVICES = {
+    'cuda-bindings': lambda gpu: cuda.BindingsDevice(fake_cuda.BindingsDriver(gpu)),
+    'pycuda': lambda gpu: cuda.PycudaDevice(fake_cuda.PycudaDriver(gpu)),
+}
+
+
+@pytest.fixture(params=['cuda-bindings'])
+def gpu(request, monkeypatch, tmp_path):
+    """Return a machine with a GPU, TensorRT and an empty cache."""
+    gpu = fake_cuda.Gpu()
+    fake_tensorrt.reset(gpu)
+    monkeypatch.setattr(cuda, 'find_gpu', lambda: cuda.Gpu('Orin', (8, 7)))
+    monkeypatch.setattr(cuda, 'open_device', lambda: DEVICES[request.param](gpu))
+    monkeypatch.setitem(sys.modules, 'tensorrt', fake_tensorrt)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    gpu.package = request.param
+    return gpu
+
+
+@pytest.fixture(scope='module')
+def image(bundle):
+    return np.random.default_rng(1).integers(0, 256, (*bundle.input_size, 3), np.uint8)
+
+
+def depths(backend, image, depth_min=0.2, depth_max=12.0):
+    """Return copies of what a backend says after every step."""
+    backend.start(image, depth_min, depth_max)
+    found = []
+    for _ in range(backend.bundle.num_steps):
+        backend.step()
+        prediction = backend.finish()
+        found.append(
+            [prediction.depth.copy(), prediction.range_class.copy(), prediction.scale.copy()]
+        )
+    return found
+
+
+@pytest.mark.parametrize('gpu', DEVICES, indirect=True)
+def test_every_step_equals_onnxruntime(gpu, bundle, image):
+    """fp32 through every buffer, profile, context and graph gives the same bits."""
+    backend = TensorRTBackend(bundle, 'fp32')
+    reference = OnnxRuntimeBackend(bundle)
+    for _ in range(2):  # the second image finds nothing left over from the first
+        for found, expected in zip(depths(backend, image), depths(reference, image)):
+            for one, other in zip(found, expected):
+                assert one.dtype == other.dtype and np.array_equal(one, other)
+        image = image[::-1].copy()
+    captured = gpu.package == 'cuda-bindings'
+    assert (gpu.launches > 0) == captured
+    assert backend.notes == (() if captured else ('tensorrt runs without CUDA graphs',))
+
+
+def test_fp16_is_the_default_and_passes(gpu, bundle):
+    backend = open_backend(bundle, 'tensorrt')
+    assert (backend.name, backend.precision, backend.notes) == ('tensorrt', 'fp16', ())
+    assert fake_tensorrt.builds[0] == ('memory_keys', True, True)
+
+
+def test_a_frame_allocates_nothing_and_copies_the_least(gpu, bundle, image):
+    """In: image and range. Out: depth, class and scale of the last step. Nothing else."""
+    backend = TensorRTBackend(bundle, 'fp32')
+    before, contexts = gpu.allocations, gpu.launches
+    gpu.uploads.clear()
+    gpu.downloads.clear()
+    backend.start(image, 0.2, 12.0)
+    for _ in range(bundle.num_steps):
+        backend.step()
+    backend.finish()
+    pixels = image.shape[0] * image.shape[1]
+    start = 4 * bundle.grid_sizes[0][0] * bundle.grid_sizes[0][1]
+    assert gpu.allocations == before
+    assert gpu.uploads == [3 * pixels, start, start]
+    assert sorted(gpu.downloads) == [pixels, 4 * pixels, 4 * pixels]
+    assert gpu.launches == contexts + bundle.num_steps + 2  # one launch each
+
+
+def test_a_frame_may_be_left_at_any_step(gpu, bundle, image):
+    backend, reference = TensorRTBackend(bundle, 'fp32'), OnnxRuntimeBackend(bundle)
+    expected = depths(reference, image)
+    backend.start(image, 1.0, 2.0)
+    backend.step()  # and never finished
+    backend.start(image, 0.2, 12.0)
+    backend.step()
+    backend.step()
+    assert np.array_equal(backend.finish().depth, expected[1][0])
+    assert backend.finish().step == 2
+    for _ in range(bundle.num_steps - 2):
+        backend.step()
+    with pytest.raises(BackendError, match=f'step 6 of {bundle.num_steps}'):
+        backend.step()
+    assert np.array_equal(backend.finish().depth, expected[-1][0])
+
+
+def test_wrong_order_and_wrong_images_are_refused(gpu, bundle, image):
+    backend = TensorRTBackend(bundle, 'fp32')
+    with pytest.raises(BackendError, match='start an image first'):
+        backend.step()
+    with pytest.raises(BackendError, match='before the first step'):
+        backend.finish()
+    with pytest.raises(BackendError, match='the network takes uint8'):
+        backend.start(image.astype(np.float32), 0.2, 12.0)
+    with pytest.raises(BackendError, match='the network takes uint8'):
+        backend.start(image[:-1], 0.2, 12.0)
+    with pytest.raises(BackendError, match='tensorrt serves fp16 and fp32, not int8'):
+        TensorRTBackend(bundle, 'int8')
+
+
+@pytest.mark.parametrize('gpu', DEVICES, indirect=True)
+def test_opened_here_and_run_on_another_thread(gpu, bundle, image):
+    """As the node does; the fake refuses calls on threads where no context is current."""
+    backend, found = TensorRTBackend(bundle, 'fp32'), []
+    thread = threading.Thread(target=lambda: found.extend(depths(backend, image)))
+    thread.start()
+    thread.join()
+    assert len(found) == bundle.num_steps
+    assert getattr(gpu.local, 'depth', 0) == 0
+    backend.close()
+    assert not gpu.memory and not gpu.host
+    backend.close()
+
+
+def test_the_keys_of_a_step_are_never_copied(gpu, bundle):
+    """What one stage writes is where the next one reads: the same addresses."""
+    backend = TensorRTBackend(bundle, 'fp32')
+    for before, after in zip(backend._takes, backend._takes[1:]):
+        for taken, given in {
+            'latent': 'next_latent',
+            'low': 'next_low',
+            'high': 'next_high',
+            'past_keys': 'keys',
+            'past_values': 'values',
+        }.items():
+            assert after.tensors[taken] is before.tensors[given]
+    first = backend._takes[0].tensors
+    assert first['past_keys'].shape[3] == 0 and first['past_keys'].address
+    assert first['latent'] is backend._encode.tensors['start']
+    assert all(t.tensors['detail'] is backend._encode.tensors['detail'] for t in backend._takes)
+
+
+# The cache
+
+
+def test_engines_are_built_once_and_loaded_after(gpu, bundle, tmp_path):
+    lines = []
+    open_backend(bundle, 'tensorrt', 'fp32', progress=lines.append)
+    assert [name for name, half, tf32 in fake_tensorrt.builds if not (half or tf32)] == [
+        'memory_keys',
+        'next_latent',
+        'metric_depth',
+    ]
+    assert len(lines) == 3 and 'dar_tiny encoder fp32: building an engine for Orin' in lines[0]
+    open_backend(bundle, 'tensorrt', 'fp32', progress=lines.append)
+    assert len(fake_tensorrt.builds) == 3 and len(lines) == 3
+    folder = tmp_path / 'cache' / 'dar_ros' / 'engines'
+    assert len(list(folder.glob('*.engine'))) == len(list(folder.glob('*.json'))) == 3
+
+
+def test_timings_of_earlier_builds_are_used_unless_damaged(gpu, bundle, tmp_path):
+    timing = tmp_path / 'cache' / 'dar_ros' / 'engines' / 'fake_tensorrt-10.3.0.timing'
+    TensorRTBackend(bundle, 'fp32')
+    assert read_sealed(timing) == b'+++'  # the fake adds one for every build
+    TensorRTBackend(bundle, 'fp16')
+    assert read_sealed(timing) == b'++++++'
+    timing.write_bytes(timing.read_bytes()[:-1])
+    for path in timing.parent.glob('*.engine'):
+        path.unlink()
+    TensorRTBackend(bundle, 'fp16')
+    assert read_sealed(timing) == b'+++'
+
+
+@pytest.mark.parametrize('change', ['gpu', 'capability', 'version', 'precision', 'onnx'])
+def test_another_machine_library_or_model_builds_its_own(gpu, bundle, monkeypatch, change):
+    TensorRTBackend(bundle, 'fp32')
+    if change in ('gpu', 'capability'):
+        other = cuda.Gpu('Thor', (8, 7)) if change == 'gpu' else cuda.Gpu('Orin', (11, 0))
+        monkeypatch.setattr(cuda, 'find_gpu', lambda: other)
+    elif change == 'version':
+        monkeypatch.setattr(fake_tensorrt, '__version__', '10.4.0')
+    elif change == 'onnx':
+        files = {**bundle.manifest['files'], 'step.onnx': {'sha256': '0' * 64, 'size': 1}}
+        monkeypatch.setitem(bundle.manifest, 'files', files)
+    TensorRTBackend(bundle, 'fp16' if change == 'precision' else 'fp32')
+    assert len(fake_tensorrt.builds) == (4 if change == 'onnx' else 6)
+
+
+def test_an_engine_that_the_library_refuses_is_built_again(gpu, bundle, monkeypatch):
+    TensorRTBackend(bundle, 'fp32')
+    load, calls = fake_tensorrt.Runtime.deserialize_cuda_engine, []
+
+    def refuse_first(self, plan):
+        calls.append(plan)
+        return None if len(calls) == 1 else load(self, plan)
+
+    monkeypatch.setattr(fake_tensorrt.Runtime, 'deserialize_cuda_engine', refuse_first)
+    self_test(TensorRTBackend(bundle, 'fp32'))
+    assert len(fake_tensorrt.builds) == 4 and len(calls) == 4
+    monkeypatch.setattr(fake_tensorrt.Runtime, 'deserialize_cuda_engine', lambda *_: None)
+    with pytest.raises(BackendError, match='refuses the engine that it just built of encoder'):
+        TensorRTBackend(bundle, 'fp32')
+
+
+def test_the_command_builds_tests_and_says_where(gpu, bundle, tmp_path, capsys):
+    assert main(['build-engine', '--model', str(bundle.path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == (
+        f'dar_tiny: fp16 engines for Orin, self-test passed, in {tmp_path}/cache/dar_ros/engines\n'
+    )
+    assert said.err.count('building an engine') == 3
+    fake_tensorrt.spoil = nan_in_half
+    assert main(['build-engine', '--model', str(bundle.path)]) == 0
+    said = capsys.readouterr()
+    assert 'dar_tiny: fp32 engines' in said.out and 'fp16 fails its self-test' in said.err
+    assert main(['build-engine', '--model', str(bundle.path), '--precision', 'fp16']) == 1
+    said = capsys.readouterr()
+    assert said.out == '' and said.err.startswith('dar: tensorrt in fp16 fails its self-test')
+
+
+# Falling back
+
+
+def nan_in_half(outputs, half):
+    if half and 'keys' in outputs:
+        outputs['depth'][:] = np.nan
+
+
+def wrong_always(outputs, half):
+    if 'metric_depth' in outputs:
+        outputs['metric_depth'] *= 1.05
+
+
+def test_fp16_that_computes_wrongly_falls_to_fp32(gpu, bundle):
+    fake_tensorrt.spoil = nan_in_half
+    backend = open_backend(bundle)
+    assert (backend.name, backend.precision) == ('tensorrt', 'fp32')
+    assert len(backend.notes) == 1
+    assert backend.notes[0].startswith(
+        'tensorrt in fp16 fails its self-test: step 1 is right on 0.0%'
+    )
+
+
+def test_an_engine_that_goes_wrong_after_it_was_cached_is_noticed(gpu, bundle):
+    open_backend(bundle, 'tensorrt', 'fp16')
+    fake_tensorrt.spoil = nan_in_half
+    with pytest.raises(BackendError, match='tensorrt in fp16 fails its self-test'):
+        open_backend(bundle, 'tensorrt', 'fp16')
+
+
+def test_tensorrt_that_computes_wrongly_falls_to_the_next_backend(gpu, bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'dar_ros.backends.torch_backend', None)  # as without torch
+    fake_tensorrt.spoil = wrong_always
+    backend = open_backend(bundle)
+    assert backend.name == 'onnxruntime'
+    assert [note.split(':')[0] for note in backend.notes[:3]] == [
+        'tensorrt in fp16 fails its self-test',
+        'tensorrt in fp32 fails its self-test',
+        'torch needs dar_ros.backends.torch_backend, which is not installed; see docs/tensorrt.md',
+    ]
+    assert not gpu.memory  # both were closed
+    with pytest.raises(BackendError, match='in fp16 fails.*in fp32 fails'):
+        open_backend(bundle, 'tensorrt')
+
+
+@pytest.mark.parametrize('gpu', DEVICES, indirect=True)
+def test_a_gpu_without_memory_leaves_nothing_behind(gpu, bundle):
+    gpu.fail = 'memory'
+    with pytest.raises(BackendError, match='CUDA failed'):
+        open_backend(bundle, 'tensorrt')
+    assert not gpu.memory and not gpu.host
+
+
+def test_an_engine_that_cannot_be_captured_runs_without_graphs(gpu, bundle):
+    gpu.fail = 'capture'
+    backend = open_backend(bundle, 'tensorrt')
+    assert backend.notes == ('tensorrt runs without CUDA graphs',) and gpu.launches == 0
+
+
+def test_a_failing_run_is_a_backend_error(gpu, bundle, image, monkeypatch):
+    gpu.fail = 'capture'
+    backend = TensorRTBackend(bundle, 'fp32')
+    monkeypatch.setattr(fake_tensorrt._Context, 'execute_async_v3', lambda *_: False)
+    with pytest.raises(BackendError, match='TensorRT failed to run'):
+        backend.start(image, 0.2, 12.0)
+
+
+def test_whatever_a_library_raises_the_next_backend_serves(gpu, bundle, monkeypatch):
+    def broken(*_):
+        raise RuntimeError('version mismatch\nand a page of C++')
+
+    monkeypatch.setattr(fake_tensorrt, 'Runtime', broken)
+    monkeypatch.setitem(sys.modules, 'dar_ros.backends.torch_backend', None)
+    backend = open_backend(bundle)
+    assert backend.name == 'onnxruntime'
+    assert backend.notes[0] == 'tensorrt does not start: RuntimeError: version mismatch'
+
+
+# What is missing
+
+
+def test_an_old_or_absent_library_is_named_with_its_cure(gpu, bundle, monkeypatch):
+    monkeypatch.setattr(fake_tensorrt, '__version__', '8.6.1')
+    with pytest.raises(BackendError, match='TensorRT 8.6.1 is older than 10.3; install'):
+        open_backend(bundle, 'tensorrt')
+    for name in tensorrt_build.MODULES:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match='TensorRT is not installed; .* pip install tensorrt'):
+        open_backend(bundle, 'tensorrt')
+
+
+def test_onnx_is_needed_to_build_only(gpu, bundle, monkeypatch):
+    open_backend(bundle, 'tensorrt', 'fp32')
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    monkeypatch.delitem(sys.modules, 'dar_ros.backends.graphs')
+    open_backend(bundle, 'tensorrt', 'fp32')
+    with pytest.raises(BackendError, match='needs onnx, which is not installed; pip install onnx'):
+        open_backend(bundle, 'tensorrt', 'fp16')
+
+
+def test_without_a_driver_no_library_is_touched(bundle, monkeypatch, capsys):
+    """TensorRT crashes on loading an engine without a driver; auto starts fast, and says why."""
+
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(cuda.ctypes, 'CDLL', missing)
+    monkeypatch.setattr(tensorrt_build, 'load_library', lambda: pytest.fail('it was loaded'))
+    monkeypatch.setitem(sys.modules, 'dar_ros.backends.torch_backend', None)
+    backend = open_backend(bundle)
+    assert backend.name == 'onnxruntime'
+    assert backend.notes == ('tensorrt: no NVIDIA driver (libcuda.so.1 is not found)',)
+    assert main(['build-engine', '--model', str(bundle.path)]) == 1
+    said = capsys.readouterr()
+    assert said.err == 'dar: tensorrt: no NVIDIA driver (libcuda.so.1 is not found)\n'
+
+
+# On hardware
+
+
+@pytest.fixture(scope='module')
+def hardware():
+    """Skip without a GPU, a TensorRT that serves it, and a CUDA package."""
+    try:
+        found = cuda.find_gpu()
+        tensorrt_build.load_library()
+        cuda.open_device().close()
+    except BackendError as error:
+        pytest.skip(f'needs a GPU: {error}')
+    return found
+
+
+@pytest.mark.parametrize('precision', ['fp16', 'fp32'])
+def test_on_a_gpu_every_step_passes_the_self_test(hardware, bundle, precision):
+    backend = open_backend(bundle, 'tensorrt', precision)
+    assert backend.precision == precision
+
+
+def test_on_a_gpu_ten_frames_are_steady(hardware, bundle, image):
+    backend = open_backend(bundle, 'tensorrt')
+    first = depths(backend, image)
+    for _ in range(10):
+        for found, expected in zip(depths(backend, image), first):
+            assert np.array_equal(found[0], expected[0])
