@@ -1,9 +1,11 @@
 # make demo: the main job, from nothing.  make test: the tests, from nothing.  SECONDS=0 make demo runs until Ctrl-C.
+# make soak: the node under load for MINUTES (10), and what must hold then.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
 SECONDS ?= 20
+MINUTES ?= 10
 
 # A sourced ROS 2 is used as it is; where there is none, PyPI's wheels of ROS 2 Kilted serve.
 HAVE_ROS := $(shell $(PYTHON) -c 'import rclpy' 2>/dev/null && echo yes)
@@ -16,7 +18,7 @@ else
 RUN_EXTRAS := runtime,sim,ros
 endif
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench soak clean
 
 demo: $(VENV)/run.stamp
 	DEMO_SECONDS=$(SECONDS) $(PY) -m dar_ros.ros.demo
@@ -29,6 +31,9 @@ lint: $(VENV)/test.stamp
 
 bench: $(VENV)/bench.stamp
 	$(PY) -m dar_ros.cli benchmark --check
+
+soak: $(VENV)/run.stamp
+	$(PY) -m dar_ros.ros.soak --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) build install log demo/*.npy *.egg-info

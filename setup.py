@@ -58,6 +58,7 @@ setup(
         'test': [
             'pytest',
             'pytest-timeout',
+            'hypothesis',
             'rosbags',
             'matplotlib',
             # TensorRT for RTX builds engines without a GPU.

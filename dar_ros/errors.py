@@ -19,3 +19,10 @@ class FrameError(DarError):
 
 class UsageError(DarError):
     """A request that makes no sense."""
+
+
+def first_line(error):
+    """Return an exception as one line: its text, with its type where that is not ours."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else 'no further word'
+    return text if isinstance(error, DarError) else f'{type(error).__name__}: {text}'

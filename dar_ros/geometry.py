@@ -65,8 +65,4 @@ def unproject(depth, intrinsics, stride=1):
     """
     x, y = rays(intrinsics, *depth.shape, stride)
     z = depth[::stride, ::stride]
-    points = np.empty((*z.shape, 3), np.float32)
-    np.multiply(z, x, out=points[..., 0])
-    np.multiply(z, y, out=points[..., 1])
-    points[..., 2] = z
-    return points
+    return np.stack([z * x, z * y, z], -1)

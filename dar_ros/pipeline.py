@@ -181,14 +181,16 @@ class DepthPipeline:
             )
 
 
-def open_pipeline(model=None, backend='auto', precision='auto', threads=None, progress=None):
+def open_pipeline(
+    model=None, backend='auto', precision='auto', threads=None, progress=None, skip=()
+):
     """
     Open a bundle folder (None: the bundled model) on a backend, see open_backend, and warm it up;
     or the checkpoint folder of a training run, which only torch serves.
     """
     if not is_checkpoint(model):
-        loaded = open_backend(open_bundle(model), backend, precision, threads, progress)
-    elif backend in ('auto', 'torch'):
+        loaded = open_backend(open_bundle(model), backend, precision, threads, progress, skip)
+    elif backend in ('auto', 'torch') and 'torch' not in skip:
         from dar_ros.model.served import CheckpointBundle
 
         loaded = open_backend(CheckpointBundle(model), 'torch', precision, threads)

@@ -59,18 +59,23 @@ def ros_environment(tmp_path_factory):
 @pytest.fixture
 def start_process(ros_environment, tmp_path):
     """
-    Start `python -m MODULE --ros-args ...`; output goes to a file; what still runs at the end is
-    stopped.
+    Start `python -m MODULE --ros-args ...`, or a script by its path; output goes to a file; what
+    still runs at the end is stopped.
     """
     running = []
 
-    def start(module, *arguments):
-        log = tmp_path / f'{module}.{len(running)}.log'
+    def start(module, *arguments, **environment):
+        log = tmp_path / f'{Path(module).name}.{len(running)}.log'
         with log.open('w') as file:
             process = subprocess.Popen(
-                [sys.executable, '-m', module, '--ros-args', *arguments],
+                [
+                    sys.executable,
+                    *([module] if module.endswith('.py') else ['-m', module]),
+                    '--ros-args',
+                    *arguments,
+                ],
                 cwd=ROOT,
-                env=dict(os.environ),
+                env={**os.environ, **environment},
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
@@ -87,6 +92,35 @@ def start_process(ros_environment, tmp_path):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@pytest.fixture
+def client(ros_environment):
+    """Return a camera and subscriber in this process."""
+    from ros_client import Client
+
+    made = Client()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def node(start_process, client):
+    """Return the process of a dar_node that has discovered the client."""
+    process = start_process('dar_ros.ros.node')
+    client.wait_for_node()
+    return process
+
+
+@pytest.fixture(scope='module')
+def rgb():
+    """Return an image that is neither square nor symmetric."""
+    import numpy as np
+
+    rng = np.random.default_rng(3)
+    image = np.tile(np.linspace(40, 220, 120, dtype=np.uint8)[:, None, None], (1, 200, 3)).copy()
+    image[40:90, 60:110] = [180, 60, 40]
+    return np.clip(image + rng.integers(-9, 9, image.shape), 0, 255).astype(np.uint8)
 
 
 EXPORT_EDGE = """

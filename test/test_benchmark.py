@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dar_ros import cli_machine
+from dar_ros import cli, cli_machine
 from dar_ros.benchmark import CHECKS, PARTS, Bench, Part, judge, run
 from dar_ros.benchmark import stages as stages_part
 from dar_ros.benchmark.timing import interleaved

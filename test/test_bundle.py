@@ -1,9 +1,12 @@
 """A bundle that was tampered with is refused in one line that names the file."""
 
+import ast
 import json
+from pathlib import Path
 
 import pytest
 
+import dar_ros
 from dar_ros.bundle import FILES, open_bundle
 from dar_ros.errors import BundleError
 
@@ -92,3 +95,31 @@ def test_unlisted_graph(copied_bundle):
     del files['encoder.onnx']
     edit(copied_bundle, files=files)
     refused(copied_bundle, 'encoder.onnx')
+
+
+@pytest.mark.parametrize('name', ['..', '.', '', 'a/b', './step.onnx', 'a\0b', '\\\\host\\x'])
+def test_a_name_that_is_no_plain_file_name_is_refused(copied_bundle, name):
+    files = json.loads((copied_bundle / 'model.json').read_text())['files']
+    edit(copied_bundle, files={**files, name: {'sha256': '', 'size': 0}})
+    with pytest.raises(BundleError):
+        open_bundle(copied_bundle)
+
+
+def test_nothing_in_the_package_unpickles():
+    """Pickles run what their author wants; every loader must refuse them, and say so."""
+    found = []
+    for path in sorted(Path(dar_ros.__file__).parent.rglob('*.py')):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            call = ast.unparse(node.func)
+            loads = call.split('.')[0] in ('pickle', 'dill', 'joblib', 'shelve')
+            assert not loads, f'{path}:{node.lineno}'  # its exceptions may be caught
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if call in ('np.load', 'numpy.load'):
+                found.append(path.name)
+                assert given.get('allow_pickle') == 'False', f'{path}:{node.lineno}'
+            if call == 'torch.load':
+                found.append(path.name)
+                assert given.get('weights_only') == 'True', f'{path}:{node.lineno}'
+    assert 'bundle.py' in found

@@ -128,6 +128,98 @@ def test_planar_yuv(encoding):
     assert np.abs(found - COLORS).max() < 12
 
 
+def yuv_to_rgb(y, u, v):
+    """BT.601 of limited range, as cameras send it: (H, W) each -> (H, W, 3), by its equations."""
+    y, u, v = 1.164 * (y.astype(float) - 16), u.astype(float) - 128, v.astype(float) - 128
+    rgb = np.stack([y + 1.596 * v, y - 0.813 * v - 0.391 * u, y + 2.018 * u], -1)
+    return np.clip(rgb, 0, 255)
+
+
+def doubled(plane, *axes):
+    for axis in axes:
+        plane = plane.repeat(2, axis)
+    return plane
+
+
+def sample(encoding, height, width):
+    """Return random pixels in an encoding, and the RGB that they mean, by numpy alone."""
+    rng = np.random.default_rng((height, width))
+    wide = encoding.endswith('16') or encoding == '16UC1'
+    dtype, high = (np.uint16, 65536) if wide else (np.uint8, 256)
+    if encoding in ('nv12', 'nv21'):
+        y = rng.integers(16, 236, (height, width), np.uint8)
+        pairs = rng.integers(64, 192, (height // 2, width // 2, 2), np.uint8)
+        u, v = (doubled(pairs[..., i], 0, 1) for i in ((0, 1) if encoding == 'nv12' else (1, 0)))
+        return np.vstack([y, pairs.reshape(height // 2, width)]), yuv_to_rgb(y, u, v)
+    if encoding in ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv'):
+        luma = 1 if encoding in ('yuv422', 'uyvy') else 0
+        pixels = rng.integers(64, 192, (height, width, 2), np.uint8)
+        y, chroma = pixels[..., luma], pixels[..., 1 - luma]
+        return pixels, yuv_to_rgb(y, doubled(chroma[:, ::2], 1), doubled(chroma[:, 1::2], 1))
+    if 'rgb' in encoding or 'bgr' in encoding or encoding in ('8UC3', '8UC4'):
+        channels = 4 if 'a8' in encoding or encoding == '8UC4' else 3
+        pixels = rng.integers(0, high, (height, width, channels), dtype)
+        rgb = pixels[..., :3] if encoding.startswith('rgb') else pixels[..., 2::-1]
+    else:
+        pixels = rng.integers(0, high, (height, width), dtype)
+        rgb = np.repeat(pixels[..., None], 3, 2)
+    return pixels, (rgb >> 8 if wide else rgb)
+
+
+@pytest.mark.parametrize('bigendian', [False, True])
+@pytest.mark.parametrize('size', [(18, 32), (32, 18), (15, 21), (1, 1), (2, 2)])
+@pytest.mark.parametrize('encoding', [e for e in conversions._ENCODINGS if 'bayer' not in e])
+def test_every_encoding_against_numpy(encoding, size, bigendian):
+    """16:9, portrait, odd and smallest sizes, rows padded, both orders of bytes."""
+    subsampled = encoding in conversions._SUBSAMPLED
+    if subsampled and (size[1] % 2 or size[0] % 2):
+        with pytest.raises(FrameError, match='even'):
+            conversions.image_to_rgb(Image(height=15, width=21, encoding=encoding, step=63))
+        return
+    pixels, expected = sample(encoding, *size)
+    found = conversions.image_to_rgb(message(pixels, encoding, 6, bigendian, size[0]))
+    assert found.shape == (*size, 3) and found.dtype == np.uint8
+    assert np.abs(found - expected).max() <= (3 if subsampled else 0)
+
+
+@pytest.mark.parametrize('size', [(18, 32), (32, 18), (15, 21)])
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_bayer_of_any_size_and_order(pattern, size):
+    color = {'r': 51000, 'g': 20000, 'b': 9000}
+    rows = [[color[c] for c in pattern[:2]], [color[c] for c in pattern[2:]]]
+    mosaic = np.tile(np.array(rows, np.uint16), (16, 16))[: size[0], : size[1]]
+    found = conversions.image_to_rgb(message(mosaic, f'bayer_{pattern}16', 4, bigendian=True))
+    assert found.shape == (*size, 3)
+    assert (found[2:-2, 2:-2] == [51000 >> 8, 20000 >> 8, 9000 >> 8]).all()
+
+
+def compressed(data):
+    return CompressedImage(format='jpeg', data=array.array('B', data))
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_a_compressed_image_cut_short_is_refused(suffix):
+    """A decoder would paint the missing rows grey, which the network would take for a wall."""
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = cv2.imencode(suffix, picture)[1].tobytes()
+    assert conversions.compressed_to_rgb(compressed(data)).shape == (64, 64, 3)
+    if suffix == '.jpg':  # cameras pad
+        assert conversions.compressed_to_rgb(compressed(data + b'\0\0')).shape == (64, 64, 3)
+    for length in (len(data) // 2, len(data) - 16):
+        with pytest.raises(FrameError, match='truncated'):
+            conversions.compressed_to_rgb(compressed(data[:length]))
+
+
+def test_an_orientation_tag_turns_nothing():
+    """The camera's own pixels are what its camera_info describes."""
+    data = cv2.imencode('.jpg', np.zeros((8, 16, 3), np.uint8))[1].tobytes()
+    tiff = b'MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
+    body = b'Exif\0\0' + tiff
+    tagged = data[:2] + b'\xff\xe1' + (len(body) + 2).to_bytes(2, 'big') + body + data[2:]
+    assert cv2.imdecode(np.frombuffer(tagged, np.uint8), cv2.IMREAD_COLOR).shape == (16, 8, 3)
+    assert conversions.compressed_to_rgb(compressed(tagged)).shape == (8, 16, 3)
+
+
 def broken(**changes):
     msg = message(COLORS, 'rgb8')
     for name, value in changes.items():
@@ -225,6 +317,28 @@ def test_uncalibrated_and_impossible_cameras():
     for fx in (float('nan'), -500.0, float('inf')):
         with pytest.raises(FrameError):
             conversions.intrinsics_from_info(info(fx=fx), (480, 640))
+
+
+@pytest.mark.parametrize('fx', [1e-5, 1e9])
+def test_no_lens_is_so(fx):
+    with pytest.raises(FrameError, match='no usable K'):
+        conversions.intrinsics_from_info(info(fx=fx), (480, 640))
+
+
+def test_a_damaged_projection_is_replaced():
+    source = info()
+    source.p[0] = float('nan')
+    camera = conversions.intrinsics_from_info(source, (480, 640))
+    result = conversions.info_for_depth(source, HEADER, (480, 640), camera)
+    assert np.isfinite(result.p).all() and result.p[0] == result.k[0]
+
+
+def test_an_image_of_another_shape_than_the_camera_is_announced():
+    assert conversions.shape_warning(info(), (240, 320)) == []
+    assert conversions.shape_warning(info(binning_x=2), (480, 320)) == []
+    assert conversions.shape_warning(info(width=0, height=0), (77, 320)) == []
+    (text,) = conversions.shape_warning(info(), (360, 640))
+    assert '640x480' in text and '640x360' in text
 
 
 def test_depth_info_matches_the_depth_image():
@@ -331,3 +445,27 @@ def test_freed_memory_is_kept_where_the_c_library_can():
     from dar_ros.ros.memory import keep_freed_memory
 
     assert keep_freed_memory() == (platform.libc_ver()[0] == 'glibc')
+
+
+def test_distortion_that_is_not_finite_is_refused():
+    msg = CameraInfo(distortion_model='plumb_bob', d=[0.1, float('nan'), 0.0, 0.0, 0.0])
+    with pytest.raises(FrameError, match='finite'):
+        Rectifier()(COLORS, msg, Intrinsics(10, 10, 5, 5))
+
+
+def test_maps_are_made_once_per_camera(monkeypatch):
+    """Until size, camera or distortion change."""
+    calls = []
+    make = cv2.initUndistortRectifyMap
+    monkeypatch.setattr(
+        cv2, 'initUndistortRectifyMap', lambda *a: calls.append(a) or make(*a), raising=True
+    )
+    rectify, camera = Rectifier(), Intrinsics(10, 10, 5, 5)
+
+    def run(image, k1, camera):
+        rectify(image, CameraInfo(distortion_model='plumb_bob', d=[k1, 0, 0, 0, 0.0]), camera)
+        return len(calls)
+
+    assert [run(COLORS, 0.1, camera) for _ in range(3)] == [1, 1, 1]
+    assert run(COLORS, 0.2, camera) == 2 and run(COLORS[:4].copy(), 0.2, camera) == 3
+    assert run(COLORS, 0.0, camera) == 3  # no distortion, nothing to do

@@ -11,173 +11,19 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
 
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
-from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
+from rclpy.qos import ReliabilityPolicy
+from ros_client import FOCAL, OUTPUTS, PATIENCE, SIZE, Client, array_of
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dar_ros.geometry import Intrinsics, unproject
 from dar_ros.pipeline import DepthSettings
+from dar_ros.ros.outputs import TOPICS
+from dar_ros.ros.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 60.0
-SIZE = (120, 200)
-FOCAL = 150.0
-OUTPUTS = {
-    'depth/image': Image,
-    'depth/camera_info': CameraInfo,
-    'depth/uncertainty': Image,
-    'depth/points': PointCloud2,
-    'depth/color': Image,
-}
-
-
-class Client:
-    """
-    A camera and a subscriber in this process; collects what the node publishes, by topic and
-    stamp.
-    """
-
-    def __init__(self, topics=OUTPUTS):
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node('test_client', context=self.context)
-        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.images = self.node.create_publisher(Image, 'image', 10)
-        self.infos = self.node.create_publisher(CameraInfo, 'camera_info', 10)
-        self.received, self.diagnostics, self.second = {}, [], 0
-        for topic, kind in topics.items():
-            self.listen(topic, kind)
-        self.node.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
-
-    def listen(self, topic, kind):
-        self.received[topic] = {}
-        return self.node.create_subscription(
-            kind,
-            topic,
-            lambda msg: self.received[topic].update({msg.header.stamp.sec: msg}),
-            qos_profile_sensor_data,
-        )
-
-    def spin_until(self, condition, patience=PATIENCE):
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            if condition():
-                return True
-            self.executor.spin_once(timeout_sec=0.05)
-        return False
-
-    def wait_for_node(self):
-        assert self.spin_until(
-            lambda: self.images.get_subscription_count() and self.infos.get_subscription_count()
-        )
-        assert self.spin_until(
-            lambda: all(self.node.count_publishers(topic) for topic in self.received)
-        )
-
-    def send(self, rgb, encoding='rgb8', info=True, stamp=None, **changes):
-        """
-        Publish an image (and its camera_info) with a stamp of its own; returns the stamp's
-        seconds.
-        """
-        self.second += 1
-        stamp = self.second if stamp is None else stamp
-        height, width = rgb.shape[:2]
-        msg = Image(
-            height=height,
-            width=width,
-            encoding=encoding,
-            step=rgb.strides[0],
-            data=array.array('B', rgb.tobytes()),
-        )
-        msg.header.frame_id, msg.header.stamp.sec = 'eye', stamp
-        for name, value in changes.items():
-            setattr(msg, name, value)
-        if info:
-            camera = CameraInfo(
-                header=msg.header,
-                height=height,
-                width=width,
-                k=[FOCAL, 0.0, width / 2, 0.0, FOCAL, height / 2, 0.0, 0.0, 1.0],
-            )
-            self.infos.publish(camera)
-            self.spin_until(lambda: False, 0.1)  # the info first, so that the pair is complete
-        self.images.publish(msg)
-        return stamp
-
-    def ask(self, rgb, topics=('depth/image',), attempts=20, **options):
-        """
-        Send until every topic has answered that stamp; returns the messages.
-
-        With camera_info, frames that were served before the first one had come do not count: they
-        have no cloud.
-        """
-        awaited = {*topics, 'depth/points'} if options.get('info', True) else {*topics}
-        awaited &= self.received.keys()
-        for _ in range(attempts):
-            stamp = self.send(rgb, **options)
-            if self.spin_until(
-                lambda s=stamp: all(s in self.received[topic] for topic in awaited), 3.0
-            ):
-                return [self.received[topic][stamp] for topic in topics]
-        raise AssertionError(f'no answer on {topics}')
-
-    def call(self, kind, name, request):
-        client = self.node.create_client(kind, name)
-        assert self.spin_until(client.service_is_ready)
-        future = client.call_async(request)
-        assert self.spin_until(future.done)
-        return future.result()
-
-    def set(self, **values):
-        request = SetParametersAtomically.Request(
-            parameters=[
-                Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
-            ]
-        )
-        return self.call(SetParametersAtomically, 'dar/set_parameters_atomically', request).result
-
-    def transition(self, number):
-        request = ChangeState.Request(transition=Transition(id=number))
-        return self.call(ChangeState, 'dar/change_state', request).success
-
-    def close(self):
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
-
-@pytest.fixture
-def client(ros_environment):
-    made = Client()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def node(start_process, client):
-    process = start_process('dar_ros.ros.node')
-    client.wait_for_node()
-    return process
-
-
-@pytest.fixture(scope='module')
-def rgb():
-    rng = np.random.default_rng(3)
-    image = np.tile(
-        np.linspace(40, 220, SIZE[0], dtype=np.uint8)[:, None, None], (1, SIZE[1], 3)
-    ).copy()
-    image[40:90, 60:110] = [180, 60, 40]
-    return np.clip(image + rng.integers(-9, 9, image.shape), 0, 255).astype(np.uint8)
-
-
-def array_of(msg, dtype='<f4'):
-    return np.frombuffer(msg.data, dtype).reshape(msg.height, msg.width)
 
 
 def test_an_image_becomes_depth_info_and_cloud(node, client, rgb, pipeline):
@@ -239,26 +85,23 @@ def test_bad_parameters_change_nothing(node, client, rgb):
 
 def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
     client.ask(rgb)
-    bad = [
-        client.send(rgb, encoding='xyz9'),
-        client.send(rgb, data=array.array('B', b'123')),
-        client.send(rgb, width=0),
-        client.send(rgb, step=3),
-        client.send(rgb, height=2**31),
-    ]
-    client.ask(rgb)
+    for count, (changes, word) in enumerate(
+        (
+            ({'encoding': 'xyz9'}, 'unknown encoding'),
+            ({'data': array.array('B', b'123')}, 'truncated image'),
+            ({'width': 0}, 'image size'),
+            ({'step': 3}, 'step 3'),
+            ({'height': 2**31}, 'image size'),
+        ),
+        1,
+    ):
+        bad = client.send(rgb, **changes)
+        assert client.sees(DiagnosticStatus.WARN, f'frame refused: {word}')
+        client.ask(rgb)
+        assert bad not in client.received['depth/image']
+        assert client.spin_until(lambda n=count: client.status()[2]['refused'] == str(n))
     assert node.poll() is None
-    assert not any(stamp in client.received['depth/image'] for stamp in bad)
-    assert client.spin_until(
-        lambda: any(
-            s.level == DiagnosticStatus.WARN
-            and 'encoding' in s.message + str(s.values)
-            or 'refused' in str(s.values)
-            for d in client.diagnostics
-            for s in d.status
-        )
-    )
-    assert 'frame lost' in node.log.read_text()
+    assert 'frame lost: unknown encoding' in node.log.read_text()
 
 
 def test_size_and_intrinsics_may_change_between_frames(node, client, rgb):
@@ -287,13 +130,8 @@ def test_without_camera_info_there_is_depth_but_no_cloud(node, client, rgb):
     (depth,) = client.ask(rgb, info=False)
     assert np.isfinite(array_of(depth)).any()
     assert depth.header.stamp.sec not in client.received['depth/points']
-    assert client.spin_until(
-        lambda: any(
-            'scale assumed' in s.message and s.level == DiagnosticStatus.WARN
-            for d in client.diagnostics
-            for s in d.status
-        )
-    )
+    assert client.told(rgb, DiagnosticStatus.WARN, 'no camera_info, so no cloud', info=False)
+    assert 'is assumed' in client.status()[1]
 
 
 def test_only_the_newest_frame_is_processed(node, client, rgb):
@@ -454,3 +292,133 @@ def wait_for_signal_handler(process):
             return
         time.sleep(0.01)
     raise AssertionError(f'no signal handler: {process.log.read_text()}')
+
+
+def test_every_other_parameter_has_its_effect(node, client, rgb):
+    """Those that act at run time and are not tested above."""
+
+    def frame(**values):
+        assert client.set(**values).successful
+        depth, sigma, points = client.ask(
+            rgb, ('depth/image', 'depth/uncertainty', 'depth/points')
+        )
+        return array_of(depth), array_of(sigma), array_of_points(points)
+
+    depth, sigma, points = frame(edge_threshold=0.0)
+    assert np.array_equal(np.isfinite(points[..., 2]), np.isfinite(depth))
+    _, _, fewer = frame(edge_threshold=0.001)
+    assert np.isfinite(fewer[..., 2]).sum() < np.isfinite(points[..., 2]).sum()
+    middle = float(np.median(depth[np.isfinite(depth)]))
+    near, _, _ = frame(depth_min=middle)
+    assert np.isneginf(near).any() and not (near[np.isfinite(near)] < middle).any()
+    assert client.set(depth_min=0.0).successful
+    limit = float(np.median((sigma / depth)[np.isfinite(depth)]))
+    sure, doubt, _ = frame(max_relative_uncertainty=limit)
+    assert np.isnan(sure).any() and (doubt / sure)[np.isfinite(sure)].max() <= limit * 1.001
+    frame(max_relative_uncertainty=0.0, latency_budget_ms=0.001)
+    assert client.spin_until(lambda: client.status()[2].get('steps used') == '1')
+
+
+def array_of_points(msg):
+    return np.frombuffer(msg.data, '<f4').reshape(msg.height, msg.width, -1)
+
+
+def test_compressed_images(start_process, client, rgb, pipeline):
+    start_process('dar_ros.ros.node', '-p', 'image_transport:=compressed')
+    camera = client.node.create_publisher(CompressedImage, 'image/compressed', 10)
+    assert client.spin_until(camera.get_subscription_count)
+    assert client.spin_until(lambda: client.node.count_publishers('depth/image'))
+    for stamp, suffix in enumerate(('.png', '.jpg'), 1):
+        data = cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]))[1]
+        msg = CompressedImage(format=suffix[1:], data=array.array('B', data.tobytes()))
+        msg.header.stamp.sec = stamp
+        info = CameraInfo(header=msg.header, height=SIZE[0], width=SIZE[1])
+        info.k = [FOCAL, 0.0, SIZE[1] / 2, 0.0, FOCAL, SIZE[0] / 2, 0.0, 0.0, 1.0]
+        for _ in range(20):
+            client.infos.publish(info)
+            camera.publish(msg)
+            if client.spin_until(lambda s=stamp: s in client.received['depth/points'], 3.0):
+                break
+        depth = array_of(client.received['depth/image'][stamp])
+        seen = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+        intrinsics = Intrinsics(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2)
+        expected = pipeline(np.ascontiguousarray(seen), intrinsics).depth
+        assert np.allclose(depth, expected, rtol=1e-4, equal_nan=True)
+
+
+def test_rectify(start_process, client, rgb, pipeline):
+    """Depth is that of the straightened image, none where the camera did not look; and so is
+    camera_info.
+    """
+    start_process('dar_ros.ros.node', '-p', 'rectify:=true')
+    client.wait_for_node()
+    d = [0.3, 0.0, 0.0, 0.0, 0.0]
+    camera = {'distortion_model': 'plumb_bob', 'd': d}
+    depth, info = client.ask(rgb, ('depth/image', 'depth/camera_info'), camera=camera)
+    intrinsics = Intrinsics(FOCAL, FOCAL, SIZE[1] / 2, SIZE[0] / 2)
+    distortion = np.array(d)
+    expected = pipeline(cv2.undistort(rgb, intrinsics.matrix(), distortion), intrinsics).depth
+    white = np.full_like(rgb, 255)
+    unseen = cv2.undistort(white, intrinsics.matrix(), distortion)[..., 0] == 0
+    found = array_of(depth)
+    near = np.isclose(found, expected, rtol=0.05, equal_nan=True)
+    assert unseen[0, 0] and np.isnan(found[unseen]).all() and not any(info.d)
+    assert near[~unseen].mean() > 0.95
+    # The same camera seen straight: nothing is hidden.
+    (depth,) = client.ask(rgb, camera={'d': [0.0] * 5, 'distortion_model': 'plumb_bob'})
+    assert not np.isnan(array_of(depth)).any()
+    assert client.told(rgb, DiagnosticStatus.OK, 'running', camera=camera)
+
+
+@pytest.mark.parametrize(
+    'argument, words',
+    [('precision:=fp16', 'fp16'), ('model:=/nowhere', 'no such folder'), ('num_steps:=9', '1..')],
+)
+def test_a_start_that_makes_no_sense_is_one_line(start_process, client, argument, words):
+    """The node stays, unconfigured, for whoever sets it right."""
+    process = start_process('dar_ros.ros.node', '-p', argument, '-p', 'backend:=onnxruntime')
+    assert client.spin_until(lambda: '[ERROR]' in process.log.read_text())
+    client.spin_until(lambda: False, 0.5)
+    log = process.log.read_text()
+    assert log.count('[ERROR]') == 1 and words in log and 'Traceback' not in log
+    assert process.poll() is None and client.node.count_publishers('depth/image') == 0
+
+
+def test_quality_of_service_can_be_overridden(start_process, client):
+    prefix = 'qos_overrides./depth/image.publisher'
+    start_process(
+        'dar_ros.ros.node', '-p', f'{prefix}.reliability:=best_effort', '-p', f'{prefix}.depth:=3'
+    )
+    client.wait_for_node()
+    (found,) = client.node.get_publishers_info_by_topic('depth/image')
+    assert found.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    (other,) = client.node.get_publishers_info_by_topic('depth/points')
+    assert other.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    (camera,) = client.node.get_subscriptions_info_by_topic('image')
+    assert camera.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_the_running_node_declares_what_is_documented(node, client):
+    """`ros2 param list` and `describe` against the table, `ros2 topic list` against TOPICS."""
+    found = client.call(ListParameters, 'dar/list_parameters', ListParameters.Request())
+    names = {
+        name
+        for name in found.result.names
+        if not name.startswith('qos_overrides.')
+        and name not in ('use_sim_time', 'start_type_description_service')
+    }
+    assert names == {parameter.name for parameter in PARAMETERS}
+    request = DescribeParameters.Request(names=[p.name for p in PARAMETERS])
+    described = client.call(DescribeParameters, 'dar/describe_parameters', request).descriptors
+    for parameter, descriptor in zip(PARAMETERS, described):
+        assert descriptor.description == parameter.text
+        assert descriptor.read_only == parameter.read_only
+        assert bool(descriptor.floating_point_range or descriptor.integer_range) == bool(
+            parameter.bounds
+        )
+        for choice in parameter.choices:
+            assert choice in descriptor.additional_constraints
+    published = dict(client.node.get_publisher_names_and_types_by_node('dar', '/'))
+    for topic, kind in TOPICS.items():
+        assert published[f'/{topic}'] == [f'sensor_msgs/msg/{kind.__name__}']
+    assert published['/diagnostics'] == ['diagnostic_msgs/msg/DiagnosticArray']

@@ -44,7 +44,7 @@ def test_a_change_of_several_is_atomic(bundle):
         {'depth_min': 30.0},
         {'num_steps': 6},
         {'depth_min': 5.0, 'depth_max': 4.0},
-        {'depth_max': float('nan')},
+        *({p.name: float('nan')} for p in PARAMETERS if isinstance(p.default, float)),
     ],
 )
 def test_bad_values_are_refused(bundle, values):
@@ -68,6 +68,17 @@ def test_config_file_lists_every_parameter_with_its_default():
     assert listed == DEFAULTS
 
 
+def test_config_file_explains_every_parameter():
+    """A comment before each: its choices, and (run time) unless it is read-only."""
+    lines = (ROOT / 'config' / 'dar.yaml').read_text().splitlines()
+    for parameter in PARAMETERS:
+        (place,) = [i for i, line in enumerate(lines) if line.startswith(f'    {parameter.name}:')]
+        comment = lines[place - 1]
+        assert comment.startswith('    # ') and len(comment) > 15, parameter.name
+        assert ('(run time)' in comment) != parameter.read_only, parameter.name
+        assert all(choice in comment for choice in parameter.choices), parameter.name
+
+
 def table_rows(heading):
     text = (ROOT / 'README.md').read_text()
     section = text.split(f'## {heading}')[1].split('\n## ')[0]
@@ -89,6 +100,16 @@ def test_readme_lists_every_parameter_with_its_default():
     assert rows == {p.name: text(p.default) for p in PARAMETERS}
 
 
-def test_readme_lists_every_topic():
-    rows = {row[0].strip('`') for row in table_rows('Topics')}
-    assert rows == {*TOPICS, 'image', 'camera_info', '/diagnostics'}
+def test_readme_tells_what_acts_at_run_time():
+    at_start = {row[0].strip('`') for row in table_rows('Parameters') if '(at start)' in row[2]}
+    assert at_start == {p.name for p in PARAMETERS if p.read_only}
+
+
+def test_readme_lists_every_topic_with_its_type():
+    rows = {row[0].strip('`'): row[1] for row in table_rows('Topics')}
+    assert rows == {
+        **{topic: f'out, sensor_msgs/{kind.__name__}' for topic, kind in TOPICS.items()},
+        'image': 'in, sensor_msgs/Image',
+        'camera_info': 'in, sensor_msgs/CameraInfo',
+        '/diagnostics': 'out, diagnostic_msgs/DiagnosticArray',
+    }

@@ -13,18 +13,18 @@ _CURES = {
 }
 
 
-def open_backend(bundle, backend='auto', precision='auto', threads=None, progress=None):
+def open_backend(bundle, backend='auto', precision='auto', threads=None, progress=None, skip=()):
     """
     Load a bundle and return the backend, self-tested; BackendError if none serves it.
 
     `threads`: CPU threads, None for all cores. `progress`: called with a line of text now and then
     while an engine is built. What was passed over on the way, and why, is in the backend's
-    `notes`.
+    `notes`. `skip`: names that `auto` leaves out.
     """
     if backend not in ('auto', *BACKENDS):
         raise BackendError(f'no backend {backend!r}; there are auto, {", ".join(BACKENDS)}')
     failures = []
-    for name in BACKENDS if backend == 'auto' else (backend,):
+    for name in [b for b in BACKENDS if b not in skip] if backend == 'auto' else (backend,):
         if backend == 'auto' and name == 'torch' and not _has_gpu():
             continue  # on a CPU onnxruntime is faster, and torch takes seconds to import
         for options in _candidates(name, precision, threads, progress):
@@ -37,7 +37,7 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
                 continue
             loaded.notes = (*failures, *loaded.notes)
             return loaded
-    raise BackendError('; '.join(failures))
+    raise BackendError('; '.join(failures) or 'no backend is left')
 
 
 def _candidates(name, precision, threads, progress):

@@ -9,16 +9,19 @@ element by element, 30 to 100 times slower.
 
 import array
 import copy
+import struct
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from dar_ros.errors import FrameError
+from dar_ros.errors import FrameError, first_line
 from dar_ros.geometry import Intrinsics, rays
 from dar_ros.postprocess import row_blocks
 
 MAX_SIDE = 16384  # pixels; more is a broken header, not a camera
+MAX_PIXELS = 64 * 2**20  # of a compressed image, whose few bytes may announce any size
+MAX_FOCAL = 1000.0  # focal length and principal point, image sides; and the inverse: no lens is so
 
 _U8, _U16 = np.uint8, np.uint16
 # encoding -> (dtype, channels, OpenCV conversion to RGB; None: it is RGB)
@@ -123,17 +126,42 @@ def compressed_to_rgb(msg):
     sensor_msgs/CompressedImage (JPEG, PNG) -> RGB uint8 (H, W, 3); FrameError if it does not
     decode.
     """
-    if not len(msg.data):
-        raise FrameError('empty compressed image')
+    data = np.frombuffer(msg.data, np.uint8)
+    width, height = _compressed_size(data.tobytes(), msg.format)
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and height * width <= MAX_PIXELS):
+        raise FrameError(f'compressed image announces {width}x{height} pixels, which is too large')
+    # The camera's own pixels: an orientation tag would turn them away from its camera_info.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, flags)
     except cv2.error as error:
-        raise FrameError(
-            f'compressed image does not decode: {str(error).strip().splitlines()[-1]}'
-        ) from None
-    if image is None:
+        raise FrameError(f'compressed image does not decode: {first_line(error)}') from None
+    if image is None or image.shape[:2] != (height, width):
         raise FrameError(f'compressed image of format {msg.format!r} does not decode')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _compressed_size(data, name):
+    """(width, height) that a whole PNG or JPEG announces; FrameError for anything else."""
+    if data.startswith(b'\x89PNG\r\n\x1a\n') and len(data) >= 24:
+        if b'IEND' not in data[-12:]:
+            raise FrameError(f'truncated PNG image: {len(data)} bytes without its end')
+        return struct.unpack('>II', data[16:24])
+    if data.startswith(b'\xff\xd8'):
+        # OpenCV paints what is missing grey. Cameras pad with zeros.
+        if not data.rstrip(b'\0').endswith(b'\xff\xd9'):
+            raise FrameError(f'truncated JPEG image: {len(data)} bytes without its end')
+        place = 2
+        while place + 9 <= len(data) and data[place] == 0xFF:
+            marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], 'big')
+            if marker == 0xFF:  # a fill byte
+                place += 1
+            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+                return struct.unpack('>HH', data[place + 5 : place + 9])[::-1]
+            else:
+                place += 2 + length
+        raise FrameError('JPEG image without a size')
+    raise FrameError(f'compressed image of format {name!r} is neither PNG nor JPEG')
 
 
 def intrinsics_from_info(info, size):
@@ -144,13 +172,41 @@ def intrinsics_from_info(info, size):
     K is of the full calibration size: a region of interest, binning and any further resize are
     applied. FrameError if the numbers make no camera.
     """
-    fx, fy, cx, cy = info.k[0], info.k[4], info.k[2], info.k[5]
+    fx, fy, cx, cy = (float(info.k[i]) for i in (0, 4, 2, 5))
     if fx == 0:
         return None
-    if not np.isfinite([fx, fy, cx, cy]).all() or fx < 0 or fy <= 0:
-        raise FrameError(f'camera_info has no usable K: fx {fx}, fy {fy}, cx {cx}, cy {cy}')
-    intrinsics, (left, top, width, height) = Intrinsics(fx, fy, cx, cy), _window(info, size)
-    return intrinsics.crop(left, top).scale(size[1] / width, size[0] / height)
+    left, top, width, height = _window(info, size)
+    result = Intrinsics(fx, fy, cx, cy).crop(left, top).scale(size[1] / width, size[0] / height)
+    if not _is_camera(result, size):
+        raise FrameError(
+            f'camera_info has no usable K: fx {fx}, fy {fy}, cx {cx}, cy {cy} for an image of '
+            f'{size[1]}x{size[0]}'
+        )
+    return result
+
+
+def _is_camera(intrinsics, size):
+    """Whether the numbers are finite and of an order that some lens has (NaN compares false)."""
+    height, width = size
+    return all(
+        side / MAX_FOCAL <= focal <= side * MAX_FOCAL and abs(center) <= side * MAX_FOCAL
+        for side, focal, center in (
+            (width, intrinsics.fx, intrinsics.cx),
+            (height, intrinsics.fy, intrinsics.cy),
+        )
+    )
+
+
+def shape_warning(info, size):
+    """[] or one line: the image is not of the shape that the CameraInfo describes."""
+    _, _, width, height = _window(info, size)
+    width, height = width / max(1, info.binning_x), height / max(1, info.binning_y)
+    if 0.95 < (size[1] / width) / (size[0] / height) < 1.05:
+        return []
+    return [
+        f'camera_info is of {width:.0f}x{height:.0f} pixels, the image has {size[1]}x{size[0]}: '
+        'a crop needs a region of interest'
+    ]
 
 
 def _window(info, size):
@@ -196,12 +252,12 @@ def info_for_depth(info, header, size, intrinsics, rectified=False):
         )
         left, top, width, height = _window(info, size)
         projection = (
-            intrinsics
-            if info.p[0] == 0
-            else Intrinsics(info.p[0], info.p[5], info.p[2], info.p[6])
+            Intrinsics(*(float(info.p[i]) for i in (0, 5, 2, 6)))
             .crop(left, top)
             .scale(size[1] / width, size[0] / height)
         )
+        if not _is_camera(projection, size):  # left out, or damaged
+            projection = intrinsics
     result.p = [
         projection.fx,
         0.0,

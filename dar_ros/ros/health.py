@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-WINDOW = 5.0  # seconds over which rates and latencies are taken
+WINDOW = 5.0  # seconds over which rates and latencies are taken, and for which an error is shown
 NO_IMAGE = 2.0  # seconds without an image that are worth a warning
 
 
@@ -18,8 +18,10 @@ class Health:
         self._clock, self._lock = clock, threading.Lock()
         self._frames = deque()  # (time, {stage: seconds})
         self.received = self.dropped = self.refused = self.processed = self.backend_failures = 0
-        self.steps, self.last_error, self._error_time, self._image_time = 0, '', -1e9, clock()
-        self.warnings = ()
+        self.steps, self.warnings = 0, ()
+        self.last_error = self._refusal = self._failure = ''
+        self._refused_time = self._failed_time = float('-inf')
+        self._image_time, self._wanted_since = clock(), None
 
     def image(self):
         """Record that an image arrived."""
@@ -32,12 +34,19 @@ class Health:
         with self._lock:
             self.dropped += 1
 
-    def refuse(self, reason, backend=False):
-        """Record that a frame was lost to bad input, or to the backend."""
+    def refuse(self, reason):
+        """Record that a frame was lost to bad input."""
         with self._lock:
-            self.refused += not backend
-            self.backend_failures += backend
-            self.last_error, self._error_time = reason, self._clock()
+            self.refused += 1
+            self.last_error = self._refusal = reason
+            self._refused_time = self._clock()
+
+    def fail(self, reason):
+        """Record that a frame was lost to the backend."""
+        with self._lock:
+            self.backend_failures += 1
+            self.last_error = self._failure = reason
+            self._failed_time = self._clock()
 
     def frame(self, steps, timings, warnings):
         """Record that a frame was published."""
@@ -52,16 +61,28 @@ class Health:
         while self._frames and self._frames[0][0] < now - WINDOW:
             self._frames.popleft()
 
-    def status(self, name, hardware_id, active, wanted):
-        """DiagnosticStatus of now; `wanted` is whether anybody listens to an output."""
+    def status(self, name, bundle, backend, note='', active=True, wanted=True, min_rate=0.0):
+        """
+        DiagnosticStatus of now.
+
+        `bundle` and `backend` are names, `note` says what is lastingly wrong with the backend,
+        `wanted` is whether anybody listens to an output, `min_rate` (Hz) what is expected then.
+        """
         with self._lock:
             now = self._clock()
             self._trim(now)
             frames = [timings for _, timings in self._frames]
-            span = min(WINDOW, now - self._frames[0][0]) if len(frames) > 1 else 0
-            level, message = self._level(now, active, wanted)
+            span = now - self._frames[0][0] if len(frames) > 1 else 0.0
+            rate = (len(frames) - 1) / span if span else 0.0
+            if not (active and wanted):
+                self._wanted_since = None
+            elif self._wanted_since is None:
+                self._wanted_since = now
+            level, message = self._level(now, note, active, rate, min_rate)
             values = {
-                'rate (Hz)': f'{(len(frames) - 1) / span:.1f}' if span else '0.0',
+                'model': bundle,
+                'backend': backend,
+                'rate (Hz)': f'{rate:.1f}',
                 'received': self.received,
                 'processed': self.processed,
                 'dropped': self.dropped,
@@ -79,23 +100,31 @@ class Health:
             level=level,
             name=name,
             message=message,
-            hardware_id=hardware_id,
+            hardware_id=f'{bundle}/{backend}',
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
 
-    def _level(self, now, active, wanted):
-        recent = now - self._error_time < WINDOW
+    def _level(self, now, note, active, rate, min_rate):
+        """Level and message: an error, else all that is worth a warning, else what goes on."""
         if not active:
             return DiagnosticStatus.OK, 'inactive'
-        if recent and self.backend_failures:
-            return DiagnosticStatus.ERROR, self.last_error
+        if now - self._failed_time < WINDOW:
+            return DiagnosticStatus.ERROR, '; '.join(filter(None, (self._failure, note)))
+        warnings = [note] if note else []
         if now - self._image_time > NO_IMAGE:
-            return DiagnosticStatus.WARN, f'no image for {now - self._image_time:.0f} s'
-        if recent:
-            return DiagnosticStatus.WARN, self.last_error
-        if self.warnings:
-            return DiagnosticStatus.WARN, '; '.join(self.warnings)
-        return DiagnosticStatus.OK, 'running' if wanted else 'idle: nobody subscribes'
+            warnings.append(f'no image for {now - self._image_time:.0f} s')
+        if now - self._refused_time < WINDOW:
+            warnings.append(f'frame refused: {self._refusal}')
+        if self._frames:  # of the last frame, unless that is long ago
+            warnings += self.warnings
+        if self._wanted_since is not None and now - self._wanted_since > WINDOW:
+            if rate < min_rate:
+                warnings.append(f'{rate:.1f} Hz is less than min_rate, {min_rate:g} Hz')
+        if warnings:
+            return DiagnosticStatus.WARN, '; '.join(warnings)
+        return DiagnosticStatus.OK, (
+            'running' if self._wanted_since is not None else 'idle: nobody subscribes'
+        )
 
 
 def diagnostics(stamp, status):

@@ -8,26 +8,32 @@ Callbacks only store the newest image; one thread converts, infers and publishes
 import sys
 import threading
 import time
-from collections import OrderedDict
 
+import numpy as np
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from dar_ros.errors import BackendError, DarError, FrameError
-from dar_ros.pipeline import open_pipeline
+from dar_ros.errors import BackendError, DarError, first_line
 from dar_ros.ros import parameters
-from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, intrinsics_from_info
+from dar_ros.ros.conversions import (
+    compressed_to_rgb,
+    image_to_rgb,
+    intrinsics_from_info,
+    shape_warning,
+)
 from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.memory import keep_freed_memory
 from dar_ros.ros.outputs import Outputs
+from dar_ros.ros.pairing import CameraInfos
 from dar_ros.ros.process import run_node
 from dar_ros.ros.qos import sensor_data
 from dar_ros.ros.rectification import Rectifier
+from dar_ros.serving import Serving
 
-INFOS_KEPT = 30  # camera_info messages kept for pairing by stamp
 INFO_PATIENCE = 2.0  # seconds for which a camera that announces camera_info may keep us waiting
 THROTTLE = 5.0  # seconds between two log lines of one kind
 
@@ -38,10 +44,10 @@ class DarNode(LifecycleNode):
     def __init__(self, **kwargs):
         super().__init__('dar', **kwargs)
         # First what destroy_node needs: a bad parameter leads straight there.
-        self.pipeline, self.outputs, self.health = None, None, Health()
+        self.serving, self.outputs, self.health = None, None, Health()
         self._worker, self._subscriptions_made, self._timer = None, [], None
         self._slot, self._wake, self._stopping = None, threading.Condition(), False
-        self._infos, self._info_awaited = OrderedDict(), None
+        self._infos, self._info_awaited = CameraInfos(), None
         self.values = parameters.declare(self)
         parameters.check(self.values)
         self.add_on_set_parameters_callback(self._on_set)
@@ -52,42 +58,59 @@ class DarNode(LifecycleNode):
     def on_configure(self, state):
         """Load, verify and warm up; FAILURE with one line if the model is not to be served."""
         try:
-            self.pipeline = self._open()
-            parameters.check(self.values, self.pipeline.bundle)
-        except DarError as error:
-            self.get_logger().error(str(error))
-            self.pipeline = None
-            return TransitionCallbackReturn.FAILURE
-        self.outputs = Outputs(self)
-        self._timer = self.create_timer(1.0, self._publish_diagnostics)
-        bundle = self.pipeline.bundle
+            self.serving = Serving(
+                *(self.values[name] for name in ('model', 'backend', 'precision')),
+                progress=self.get_logger().info,
+            )
+            for note in self.serving.notes:
+                self.get_logger().info(note)
+            parameters.check(self.values, self.serving.bundle)
+            self.outputs = Outputs(self)
+        except Exception as error:  # DarError, or what nobody thought of
+            return self._failure(error, self._release)
+        # Steady: diagnostics go on while simulated time stands still or jumps.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        bundle = self.serving.bundle
         self.get_logger().info(
-            f'{bundle.name} on {self.pipeline.backend.name}, {bundle.num_steps} steps at '
+            f'{bundle.name} on {self.serving.backend}, {bundle.num_steps} steps at '
             f'{bundle.input_size[1]}x{bundle.input_size[0]}, '
             f'{bundle.depth_range[0]}-{bundle.depth_range[1]} m'
         )
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state):
-        """Subscribe and start inferring."""
-        override = {'qos_overriding_options': QoSOverridingOptions.with_default_policies()}
-        compressed = self.values['image_transport'] == 'compressed'
+        """Subscribe and start inferring; FAILURE with one line if that is not possible."""
         self._info_awaited, self._stopping, self.health = None, False, Health()
-        self._subscriptions_made = [
-            self.create_subscription(
-                CompressedImage if compressed else Image,
-                'image/compressed' if compressed else 'image',
-                self._on_image,
-                sensor_data(),
-                **override,
-            ),
-            self.create_subscription(
-                CameraInfo, 'camera_info', self._on_info, sensor_data(), **override
-            ),
-        ]
+        try:
+            self._subscribe()
+        except Exception as error:  # a quality of service that does not exist, say
+            return self._failure(error, self._stop_working)
         self._worker = threading.Thread(target=self._work, name='inference')
         self._worker.start()
         return super().on_activate(state)
+
+    def _subscribe(self):
+        image = {'raw': (Image, 'image'), 'compressed': (CompressedImage, 'image/compressed')}
+        for kind, topic, callback in (
+            (*image[self.values['image_transport']], self._on_image),
+            (CameraInfo, 'camera_info', self._infos.add),
+        ):
+            subscription = self.create_subscription(
+                kind,
+                topic,
+                callback,
+                sensor_data(),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            self._subscriptions_made.append(subscription)
+
+    def _failure(self, error, undo):
+        """FAILURE, and one line in the log: rclpy would swallow the exception without a word."""
+        if rclpy.ok(context=self.context):  # else a signal came, and that is no fault
+            self.get_logger().error(first_line(error))
+        undo()
+        return TransitionCallbackReturn.FAILURE
 
     def on_deactivate(self, state):
         """Stop publishing and leave the camera alone."""
@@ -114,15 +137,6 @@ class DarNode(LifecycleNode):
         """Fall back to unconfigured."""
         return self.on_shutdown(state)
 
-    def _open(self):
-        log = self.get_logger()
-        pipeline = open_pipeline(
-            *(self.values[name] for name in ('model', 'backend', 'precision')), progress=log.info
-        )
-        for note in pipeline.backend.notes:  # what was passed over for it, and why
-            log.info(note)
-        return pipeline
-
     def _stop_working(self):
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
@@ -140,9 +154,9 @@ class DarNode(LifecycleNode):
             self.destroy_timer(self._timer)
         if self.outputs:
             self.outputs.destroy()
-        if self.pipeline:
-            self.pipeline.backend.close()
-        self._timer, self.outputs, self.pipeline = None, None, None
+        if self.serving:
+            self.serving.close()
+        self._timer, self.outputs, self.serving = None, None, None
 
     # Parameters
 
@@ -150,21 +164,13 @@ class DarNode(LifecycleNode):
         try:
             # One assignment: the inference thread sees all of a change or none of it.
             self.values = parameters.changed(
-                self.values, updates, self.pipeline and self.pipeline.bundle
+                self.values, updates, self.serving and self.serving.bundle
             )
         except DarError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     # Input
-
-    def _on_info(self, msg):
-        stamp = (msg.header.stamp.sec, msg.header.stamp.nanosec)
-        with self._wake:
-            self._infos[stamp] = msg
-            self._infos.move_to_end(stamp)
-            while len(self._infos) > INFOS_KEPT:
-                self._infos.popitem(last=False)
 
     def _on_image(self, msg):
         self.health.image()
@@ -173,14 +179,6 @@ class DarNode(LifecycleNode):
                 self.health.drop()
             self._slot = msg
             self._wake.notify()
-
-    def _info_for(self, msg):
-        """Return the CameraInfo of the image's stamp, else the latest, else None."""
-        stamp = (msg.header.stamp.sec, msg.header.stamp.nanosec)
-        with self._wake:
-            if stamp in self._infos or not self._infos:
-                return self._infos.get(stamp)
-            return next(reversed(self._infos.values()))
 
     # Inference thread
 
@@ -193,24 +191,22 @@ class DarNode(LifecycleNode):
                 msg, self._slot = self._slot, None
             try:
                 self._process(msg)
-            except FrameError as error:
-                self._lost(str(error))
             except BackendError as error:
-                self._lost(str(error), backend=True)
-                self._reopen()
+                self._lost(str(error), self.health.fail)
+                done = self.serving.recover(str(error))
+                if done:
+                    self.get_logger().warning(done)
             except Exception as error:  # the node outlives any frame
                 if not rclpy.ok(context=self.context):
                     return
-                self._lost(
-                    f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
-                )
+                self._lost(first_line(error), self.health.refuse)
 
     def _process(self, msg):
         began = time.perf_counter()
-        wanted, values, pipeline = self.outputs.wanted(), self.values, self.pipeline
+        wanted, values = self.outputs.wanted(), self.values
         if not wanted:
             return
-        info = self._info_for(msg)
+        info, paired = self._infos.find(msg)
         if info is None and self._info_is_coming():
             return
         image = (
@@ -219,26 +215,23 @@ class DarNode(LifecycleNode):
             else image_to_rgb(msg)
         )
         intrinsics = None if info is None else intrinsics_from_info(info, image.shape[:2])
-        warnings = []
-        if intrinsics is None:
-            what = 'no camera_info' if info is None else 'the camera is uncalibrated (K is zero)'
-            warnings.append(f'{what}: scale assumed, no cloud')
-        elif self._rectify:
+        warnings = self._camera_warnings(info, paired, intrinsics, image.shape[:2])
+        if intrinsics is not None and self._rectify:
             image = self._rectify(image, info, intrinsics)
-        elif any(info.d):
-            warnings.append(
-                'the image is distorted; set rectify, or subscribe to a rectified image'
-            )
         decoded = time.perf_counter()
         settings = parameters.settings(values)
-        frame = pipeline(image, intrinsics, settings)
-        warnings += [text for text in frame.warnings if intrinsics is not None]
+        frame = self.serving(image, intrinsics, settings, began)
+        warnings += frame.warnings
+        if self._rectify and self._rectify.outside is not None:
+            # Black there: what the network makes of it is no measurement.
+            frame.depth[self._rectify.outside] = frame.sigma[self._rectify.outside] = np.nan
         before = time.perf_counter()
-        _, depth_range = settings.resolve(pipeline.bundle)
+        _, depth_range = settings.resolve(self.serving.bundle)
         self.outputs.publish(
             wanted, frame, image, msg.header, info, bool(self._rectify), values, depth_range
         )
         now = time.perf_counter()
+        self.serving.record_publish(now - before)
         timings = {
             'decode': decoded - began,
             **frame.timings,
@@ -246,8 +239,24 @@ class DarNode(LifecycleNode):
             'total': now - began,
         }
         self.health.frame(frame.steps, timings, warnings)
-        for text in warnings:
-            self.get_logger().warning(text, throttle_duration_sec=THROTTLE)
+        if warnings:
+            self.get_logger().warning('; '.join(warnings), throttle_duration_sec=THROTTLE)
+
+    def _camera_warnings(self, info, paired, intrinsics, size):
+        """Tell what is wrong with the camera_info of a frame that is served all the same."""
+        if info is None:
+            return ['no camera_info, so no cloud']
+        if intrinsics is None:
+            return ['the camera is uncalibrated (K is zero), so no cloud']
+        warnings = []
+        if not paired:
+            warnings.append("no camera_info has the image's stamp: the latest is used")
+        warnings += shape_warning(info, size)
+        if any(info.d) and not self._rectify:
+            warnings.append(
+                'the image is distorted; set rectify, or subscribe to a rectified image'
+            )
+        return warnings
 
     def _info_is_coming(self):
         """
@@ -260,29 +269,19 @@ class DarNode(LifecycleNode):
             and self.count_publishers(self.resolve_topic_name('camera_info')) > 0
         )
 
-    def _lost(self, reason, backend=False):
-        self.health.refuse(reason, backend)
+    def _lost(self, reason, count):
+        count(reason)
         self.get_logger().error(f'frame lost: {reason}', throttle_duration_sec=THROTTLE)
 
-    def _reopen(self):
-        """Open the backend again, once per run of failures; a frame that succeeds ends the run."""
-        try:
-            pipeline = self._open()
-        except DarError as error:
-            self._lost(f'the backend does not open again: {error}', backend=True)
-            return
-        self.pipeline.backend.close()
-        self.pipeline = pipeline
-
     def _publish_diagnostics(self):
-        if self.outputs is None:
-            return
-        pipeline, active = self.pipeline, self._worker is not None
         status = self.health.status(
             f'{self.get_fully_qualified_name()[1:]}: depth',
-            f'{pipeline.bundle.name}/{pipeline.backend.name}',
-            active,
+            self.serving.bundle.name,
+            self.serving.backend,
+            self.serving.note,
+            self._worker is not None,
             bool(self.outputs.wanted()),
+            self.values['min_rate'],
         )
         self.outputs.diagnostics.publish(diagnostics(self.get_clock().now().to_msg(), status))
 

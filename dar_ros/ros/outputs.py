@@ -15,25 +15,26 @@ TOPICS = {
     'depth/points': PointCloud2,
     'depth/color': Image,
 }
+DIAGNOSTICS = {'/diagnostics': (DiagnosticArray, 10)}
 
 
 class Outputs:
     """Publishers of TOPICS, reliable and keep-last-1, overridable by `qos_overrides`."""
 
     def __init__(self, node):
-        self._node = node
-        self._publishers = {
-            topic: node.create_publisher(
-                kind,
-                topic,
-                QoSProfile(depth=1),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
-            for topic, kind in TOPICS.items()
-        }
-        self.diagnostics = node.create_publisher(
-            DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
-        )
+        self._node, self.diagnostics = node, None
+        override = {'qos_overriding_options': QoSOverridingOptions.with_default_policies()}
+        self._publishers = {}
+        topics = {**{topic: (kind, 1) for topic, kind in TOPICS.items()}, **DIAGNOSTICS}
+        try:
+            for topic, (kind, depth) in topics.items():
+                self._publishers[topic] = node.create_publisher(
+                    kind, topic, QoSProfile(depth=depth), **override
+                )
+        except Exception:  # an override that does not exist: leave nothing behind
+            self.destroy()
+            raise
+        self.diagnostics = self._publishers.pop('/diagnostics')
 
     def wanted(self):
         """Topics that somebody subscribes to."""
@@ -83,5 +84,5 @@ class Outputs:
 
     def destroy(self):
         """Remove the publishers from the graph."""
-        for publisher in (*self._publishers.values(), self.diagnostics):
+        for publisher in filter(None, (*self._publishers.values(), self.diagnostics)):
             self._node.destroy_publisher(publisher)

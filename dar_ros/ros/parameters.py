@@ -1,5 +1,6 @@
 """Every parameter of the node as data: declared, described and checked from one table."""
 
+import math
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -111,6 +112,12 @@ PARAMETERS = (
         choices=TRANSPORTS,
         read_only=True,
     ),
+    Parameter(
+        'min_rate',
+        0.0,
+        'Depth images a second below which /diagnostics warns; 0: off.',
+        (0.0, 1000.0),
+    ),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 _SETTINGS = (
@@ -190,6 +197,8 @@ def check(values, bundle=None):
         choices = _BY_NAME[name].choices
         if choices and value not in choices:
             raise UsageError(f'{name} {value!r} is none of {", ".join(choices)}')
+        if isinstance(value, float) and not math.isfinite(value):  # no range excludes nan
+            raise UsageError(f'{name} must be a finite number, not {value}')
     if bundle is not None:
         settings(values).resolve(bundle)
 

@@ -10,10 +10,15 @@ _PINHOLE = ('plumb_bob', 'rational_polynomial')
 
 
 class Rectifier:
-    """Turns a distorted image into that of the pinhole camera of the same K."""
+    """
+    Turns a distorted image into that of the pinhole camera of the same K.
+
+    `outside`: boolean (H, W), pixels of the last result that the camera did not see; None: it saw
+    all of them.
+    """
 
     def __init__(self):
-        self._key, self._maps = None, None
+        self._key, self._maps, self.outside = None, None, None
 
     def __call__(self, image, info, intrinsics):
         """
@@ -22,11 +27,14 @@ class Rectifier:
         """
         distortion = np.array(info.d, np.float64)
         if not distortion.any():
+            self._key, self.outside = None, None
             return image
+        if not np.isfinite(distortion).all():
+            raise FrameError('camera_info has distortion coefficients that are not finite')
         key = (image.shape, intrinsics, info.distortion_model, distortion.tobytes())
         if key != self._key:
             self._maps = _maps(image.shape[1::-1], intrinsics, info.distortion_model, distortion)
-            self._key = key
+            self._key, self.outside = key, _outside(self._maps[0])
         return cv2.remap(image, *self._maps, cv2.INTER_LINEAR)
 
 
@@ -42,3 +50,11 @@ def _maps(size, intrinsics: Intrinsics, model, distortion):
         f'cannot rectify distortion model {model!r} with {len(distortion)} coefficients; '
         f'known are {", ".join((*_PINHOLE, "equidistant"))}'
     )
+
+
+def _outside(places):
+    """Source pixels (H, W, 2: x, y) of a map -> where they lie beyond the image; None: nowhere."""
+    height, width = places.shape[:2]
+    x, y = places[..., 0], places[..., 1]
+    result = (x < 0) | (x >= width) | (y < 0) | (y >= height)
+    return result if result.any() else None

@@ -1,0 +1,43 @@
+"""
+dar_node with backends that fail on purpose, run by test_faults.py as a script.
+
+FAULTY is a list of NAME:N, best first: every N-th frame of that backend fails (0: none does).
+"""
+
+import os
+import sys
+
+from dar_ros import backends
+from dar_ros.errors import BackendError
+
+REAL = backends._open
+FAULTS = dict(part.split(':') for part in os.environ['FAULTY'].split(','))
+
+
+class Faulty:
+    """A real backend whose every N-th frame fails."""
+
+    def __init__(self, name, inner, every):
+        self.name, self._inner, self._every = name, inner, every
+        self._images = -1  # the first is the self-test's
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def start(self, *arguments):
+        self._images += 1
+        if self._every and self._images and self._images % self._every == 0:
+            raise BackendError(f'{self.name}: fails on purpose')
+        self._inner.start(*arguments)
+
+
+def load(name, bundle, options):
+    """Return the real CPU backend under a name of FAULTS."""
+    return Faulty(name, REAL('onnxruntime', bundle, options), int(FAULTS[name]))
+
+
+backends.BACKENDS, backends._open = tuple(FAULTS), load
+
+from dar_ros.ros.node import main  # it reads BACKENDS
+
+sys.exit(main())

@@ -1,0 +1,172 @@
+"""What the tests of the node talk to it with: a camera and a subscriber over DDS."""
+
+import array
+import time
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+PATIENCE = 60.0
+SIZE = (120, 200)
+FOCAL = 150.0
+OUTPUTS = {
+    'depth/image': Image,
+    'depth/camera_info': CameraInfo,
+    'depth/uncertainty': Image,
+    'depth/points': PointCloud2,
+    'depth/color': Image,
+}
+
+
+class Client:
+    """
+    A camera and a subscriber in this process; collects what the node publishes, by topic and
+    stamp.
+    """
+
+    def __init__(self, topics=OUTPUTS, namespace=''):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node(
+            'test_client', context=self.context, namespace=namespace or None
+        )
+        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.images = self.node.create_publisher(Image, 'image', 10)
+        self.infos = self.node.create_publisher(CameraInfo, 'camera_info', 10)
+        self.received, self.diagnostics, self.second = {}, [], 0
+        for topic, kind in topics.items():
+            self.listen(topic, kind)
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
+
+    def listen(self, topic, kind):
+        self.received[topic] = {}
+        return self.node.create_subscription(
+            kind,
+            topic,
+            lambda msg: self.received[topic].update({msg.header.stamp.sec: msg}),
+            qos_profile_sensor_data,
+        )
+
+    def spin_until(self, condition, patience=PATIENCE):
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if condition():
+                return True
+            self.executor.spin_once(timeout_sec=0.05)
+        return False
+
+    def wait_for_node(self):
+        assert self.spin_until(
+            lambda: self.images.get_subscription_count() and self.infos.get_subscription_count()
+        )
+        assert self.spin_until(
+            lambda: all(self.node.count_publishers(topic) for topic in self.received)
+        )
+
+    def status(self):
+        """Return the last DiagnosticStatus as (level, message, {key: value})."""
+        if not self.diagnostics:
+            return None, '', {}
+        status = self.diagnostics[-1].status[0]
+        return status.level, status.message, {v.key: v.value for v in status.values}
+
+    def sees(self, level, word, patience=PATIENCE):
+        """Whether diagnostics come to say `word` at a level."""
+
+        def said():
+            found, message, _ = self.status()
+            return found == level and word in message
+
+        return self.spin_until(said, patience)
+
+    def send(self, rgb, encoding='rgb8', info=True, stamp=None, camera=None, **changes):
+        """
+        Publish an image (and its camera_info) with a stamp of its own; returns the stamp's
+        seconds. `changes` are fields of the image, `camera` fields of the camera_info.
+        """
+        self.second += 1
+        stamp = self.second if stamp is None else stamp
+        height, width = rgb.shape[:2]
+        msg = Image(
+            height=height,
+            width=width,
+            encoding=encoding,
+            step=rgb.strides[0],
+            data=array.array('B', rgb.tobytes()),
+        )
+        msg.header.frame_id, msg.header.stamp.sec = 'eye', stamp
+        for name, value in changes.items():
+            setattr(msg, name, value)
+        if info:
+            fields = {
+                'header': msg.header,
+                'height': height,
+                'width': width,
+                'k': [FOCAL, 0.0, width / 2, 0.0, FOCAL, height / 2, 0.0, 0.0, 1.0],
+                **(camera or {}),
+            }
+            self.infos.publish(CameraInfo(**fields))
+            self.spin_until(lambda: False, 0.1)  # the info first, so that the pair is complete
+        self.images.publish(msg)
+        return stamp
+
+    def told(self, rgb, level, word, attempts=20, **options):
+        """Send the like of an image until diagnostics say `word` at a level; whether they did."""
+        for _ in range(attempts):
+            self.send(rgb, **options)
+            if self.sees(level, word, 2.0):
+                return True
+        return False
+
+    def ask(self, rgb, topics=('depth/image',), attempts=20, **options):
+        """
+        Send until every topic has answered that stamp; returns the messages.
+
+        With camera_info, frames that were served before the first one had come do not count: they
+        have no cloud.
+        """
+        awaited = {*topics, 'depth/points'} if options.get('info', True) else {*topics}
+        awaited &= self.received.keys()
+        for _ in range(attempts):
+            stamp = self.send(rgb, **options)
+            if self.spin_until(
+                lambda s=stamp: all(s in self.received[topic] for topic in awaited), 3.0
+            ):
+                return [self.received[topic][stamp] for topic in topics]
+        raise AssertionError(f'no answer on {topics}')
+
+    def call(self, kind, name, request):
+        client = self.node.create_client(kind, name)
+        assert self.spin_until(client.service_is_ready)
+        future = client.call_async(request)
+        assert self.spin_until(future.done)
+        return future.result()
+
+    def set(self, **values):
+        request = SetParametersAtomically.Request(
+            parameters=[
+                Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
+            ]
+        )
+        return self.call(SetParametersAtomically, 'dar/set_parameters_atomically', request).result
+
+    def transition(self, number):
+        request = ChangeState.Request(transition=Transition(id=number))
+        return self.call(ChangeState, 'dar/change_state', request).success
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+def array_of(msg, dtype='<f4'):
+    return np.frombuffer(msg.data, dtype).reshape(msg.height, msg.width)

@@ -1,0 +1,111 @@
+"""Levels and values of /diagnostics, on a clock of the test's own."""
+
+import pytest
+
+pytest.importorskip(
+    'diagnostic_msgs', reason='diagnostic_msgs is not installed (extra: ros, or a sourced ROS 2)'
+)
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from dar_ros.ros.health import NO_IMAGE, WINDOW, Health
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+class Watched:
+    """A Health and its clock."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.health = Health(lambda: self.now)
+
+    def run(self, seconds, rate=10.0, warnings=(), **options):
+        """Frames at a rate for some seconds, with a status every second; returns the last."""
+        for i in range(round(seconds * rate)):
+            self.now += 1 / rate
+            self.health.image()
+            self.health.frame(3, {'step_1': 0.01, 'total': 0.02}, warnings)
+            if i % round(rate) == 0:
+                self.status(**options)
+        return self.status(**options)
+
+    def status(self, **options):
+        return self.health.status('dar: depth', 'tiny', 'onnxruntime', **options)
+
+
+@pytest.fixture
+def watched():
+    return Watched()
+
+
+def values(status):
+    return {value.key: value.value for value in status.values}
+
+
+def test_running(watched):
+    status = watched.run(4)
+    assert (status.level, status.message) == (OK, 'running')
+    found = values(status)
+    assert float(found['rate (Hz)']) == pytest.approx(10, rel=0.03)
+    assert found['backend'] == 'onnxruntime' and found['steps used'] == '3'
+    assert found['step_1 p50/p95 (ms)'] == '10.0 / 10.0' and found['processed'] == '40'
+    assert status.hardware_id == 'tiny/onnxruntime'
+
+
+def test_idle_and_inactive(watched):
+    watched.health.image()
+    assert watched.status(wanted=False).message == 'idle: nobody subscribes'
+    assert watched.status(active=False).message == 'inactive'
+
+
+def test_no_image(watched):
+    watched.run(2)
+    watched.now += NO_IMAGE + 1
+    status = watched.status()
+    assert status.level == WARN and 'no image for 3 s' in status.message
+
+
+def test_a_refused_frame_is_a_warning_for_a_while(watched):
+    watched.run(2)
+    watched.health.refuse('unknown encoding')
+    status = watched.run(WINDOW - 1)
+    assert status.level == WARN and 'unknown encoding' in status.message
+    status = watched.run(2)
+    assert status.level == OK and values(status)['last error'] == 'unknown encoding'
+    assert values(status)['refused'] == '1'
+
+
+def test_a_failed_backend_is_an_error_for_a_while(watched):
+    watched.health.fail('fast: no')
+    status = watched.run(1)
+    assert status.level == ERROR and 'fast: no' in status.message
+    assert watched.run(WINDOW).level == OK
+    # A later bad frame is no backend's failure.
+    watched.health.refuse('truncated')
+    status = watched.run(1)
+    assert status.level == WARN and values(status)['backend failures'] == '1'
+
+
+def test_another_backend_than_asked_for_is_a_lasting_warning(watched):
+    status = watched.run(3 * WINDOW, note='slow serves instead of fast')
+    assert status.level == WARN and 'slow serves' in status.message
+
+
+def test_warnings_of_the_last_frame(watched):
+    status = watched.run(1, warnings=['a', 'b'])
+    assert status.level == WARN and status.message == 'a; b'
+    assert watched.run(1).level == OK
+
+
+def test_a_rate_below_the_threshold(watched):
+    assert watched.run(2, min_rate=20.0).level == OK  # too early to tell
+    status = watched.run(WINDOW, min_rate=20.0)
+    assert status.level == WARN and 'min_rate' in status.message and '10.0 Hz' in status.message
+    assert watched.run(2, min_rate=5.0).level == OK
+    assert watched.run(2, min_rate=20.0, wanted=False).level == OK
+    assert watched.run(2, min_rate=20.0).level == OK  # somebody has only just subscribed
+
+
+def test_memory_is_bounded(watched):
+    watched.run(60, rate=100.0)
+    assert len(watched.health._frames) <= WINDOW * 100 + 1
