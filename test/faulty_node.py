@@ -9,6 +9,7 @@ import sys
 
 from dar_ros import backends
 from dar_ros.errors import BackendError
+from dar_ros.pipeline import WARM_UPS
 
 REAL = backends._open
 FAULTS = dict(part.split(':') for part in os.environ['FAULTY'].split(','))
@@ -19,14 +20,14 @@ class Faulty:
 
     def __init__(self, name, inner, every):
         self.name, self._inner, self._every = name, inner, every
-        self._images = -1  # the first is the self-test's
+        self._images = -WARM_UPS
 
     def __getattr__(self, name):
         return getattr(self._inner, name)
 
     def start(self, *arguments):
         self._images += 1
-        if self._every and self._images and self._images % self._every == 0:
+        if self._every and self._images > 0 and self._images % self._every == 0:
             raise BackendError(f'{self.name}: fails on purpose')
         self._inner.start(*arguments)
 

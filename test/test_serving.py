@@ -5,22 +5,25 @@ import pytest
 
 from dar_ros import backends, serving
 from dar_ros.errors import BackendError, BundleError
+from dar_ros.pipeline import WARM_UPS
 from dar_ros.serving import FORGIVEN, PAUSE, Serving
 
 IMAGE = np.full((60, 80, 3), 120, np.uint8)
 
 
 class Faulty:
-    """The real backend under another name, whose `start` fails while `broken` holds."""
+    """The real backend under another name: it opens, but its frames fail while `broken` holds."""
 
     def __init__(self, world, name, inner):
         self.world, self.name, self._inner, self.closed = world, name, inner, False
+        self._images = -WARM_UPS
         self.bundle, self.notes = inner.bundle, ()
 
     def start(self, *arguments):
         assert not self.closed
         error = self.world.broken.get(self.name)
-        if error:
+        self._images += 1
+        if error and self._images > 0:
             raise error
         self._inner.start(*arguments)
 
