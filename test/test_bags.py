@@ -166,7 +166,7 @@ def test_a_bag_ends_and_leaves_out_what_does_not_decode(start_process, tmp_path)
     bag = write_bag(tmp_path / 'bag', messages)
     process = start_process('dar_ros.ros.camera', '-p', f'source:={bag}', '-p', 'loop:=false')
     assert process.wait(60) == 0
-    assert 'left out: compressed image' in process.log.read_text()
+    assert 'left out: truncated JPEG image' in process.log.read_text()
 
 
 def test_pace_and_loop(tmp_path):
