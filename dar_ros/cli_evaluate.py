@@ -86,6 +86,7 @@ def add_commands(command):
     sub.add_argument('--split-file', help='list of frames')
     sub.add_argument('--frames', type=positive, default=24, help='spread over all (default 24)')
     sub.add_argument('--out', required=True, help='picture file')
+    sub.add_argument('--model', help="bundle or checkpoint whose depth is shown below the data's")
 
     sub = command(
         'plot-log',
@@ -169,8 +170,10 @@ def calibrate(arguments):
 def sheet(arguments):
     """`dar sheet`."""
     from dar_ros.evaluation.sheet import write_sheet
+    from dar_ros.pipeline import open_pipeline
 
-    count = write_sheet(frames_of(arguments), arguments.frames, arguments.out)
+    pipeline = open_pipeline(arguments.model) if arguments.model else None
+    count = write_sheet(frames_of(arguments), arguments.frames, arguments.out, pipeline)
     print(f'{count} frames in {arguments.out}')
 
 

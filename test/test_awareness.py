@@ -12,9 +12,10 @@ from dar_ros.errors import UsageError
 from dar_ros.evaluation import awareness, steadiness
 from dar_ros.evaluation.calibrate import KnownPoint, fit_to_points, parse_point, read_csv
 from dar_ros.evaluation.evaluate import runtime
-from dar_ros.evaluation.sheet import contact_sheet, write_sheet
+from dar_ros.evaluation.sheet import RANGE, contact_sheet, write_sheet
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthFrame, DepthSettings
+from dar_ros.postprocess import colorize
 from dar_ros.simulation.dataset import StoredFrame
 
 SIZE = (48, 64)
@@ -270,3 +271,16 @@ def test_a_sheet_shows_every_frame_over_its_depth(tmp_path, capsys):
         write_sheet(frames, 3, tmp_path / 'no' / 'sheet.png')
     with pytest.raises(UsageError, match='empty'):
         write_sheet([], 3, tmp_path / 'sheet.png')
+
+
+def test_a_sheet_shows_the_depth_of_a_model_below(pipeline):
+    frame = StoredFrame(
+        np.full((60, 80, 3), 128, np.uint8),
+        np.full((60, 80), 2.0, np.float32),
+        Intrinsics.from_fov(60, 80, 60),
+    )
+    sheet = contact_sheet([frame], pipeline)
+    assert sheet.shape == (3 * 180, 240, 3)
+    predicted = pipeline(frame.image, frame.intrinsics).depth
+    small = cv2.resize(predicted, (240, 180), interpolation=cv2.INTER_NEAREST)
+    assert (sheet[360:] == colorize(small, *RANGE)).all()

@@ -122,6 +122,7 @@ def test_generation_resumes_and_does_not_depend_on_workers(tmp_path, monkeypatch
     assert frames_equal([one[i] for i in (0, 49, 50, 69)], [two[i] for i in (0, 49, 50, 69)])
     monkeypatch.setattr(dataset, '_write_shard', lambda job: pytest.fail(f'{job} exists already'))
     generate(tmp_path / 'one', 'val', 70, 5, SIZE, workers=1, progress=False)
+    assert len(generate(tmp_path / 'one', 'val', 20, 5, SIZE, workers=1, progress=False)) == 70
     with pytest.raises(UsageError, match='another data set'):
         generate(tmp_path / 'one', 'val', 70, 6, SIZE, workers=1, progress=False)
 

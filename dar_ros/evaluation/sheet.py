@@ -10,12 +10,17 @@ CELL, COLUMNS = 240, 6  # pixels across a frame, frames in a row
 RANGE = (0.2, 40.0)  # metres, of the colours
 
 
-def write_sheet(frames, count, path):
-    """Write `count` frames spread over a data set as one picture; returns how many there are."""
+def write_sheet(frames, count, path, pipeline=None):
+    """
+    Write `count` frames spread over a data set as one picture; returns how many there are.
+
+    With a `pipeline` its depth stands below the true one.
+    """
     count = min(count, len(frames))
     if not count:
         raise UsageError('the data set is empty: there is nothing to lay out')
-    sheet = contact_sheet([frames[int(i)] for i in np.linspace(0, len(frames) - 1, count)])
+    chosen = [frames[int(i)] for i in np.linspace(0, len(frames) - 1, count)]
+    sheet = contact_sheet(chosen, pipeline)
     try:
         written = cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     except cv2.error:  # no such kind of picture
@@ -25,9 +30,9 @@ def write_sheet(frames, count, path):
     return count
 
 
-def contact_sheet(frames):
+def contact_sheet(frames, pipeline=None):
     """Frames, each over its depth in colours (red 0.2 m, blue 40 m), in rows; uint8 (H, W, 3)."""
-    cells = [_cell(frame) for frame in frames]
+    cells = [_cell(frame, pipeline) for frame in frames]
     columns = min(COLUMNS, len(cells))
     height = max(cell.shape[0] for cell in cells)
     rows = -(-len(cells) // columns)
@@ -38,8 +43,11 @@ def contact_sheet(frames):
     return sheet
 
 
-def _cell(frame):
+def _cell(frame, pipeline):
     rows = round(frame.image.shape[0] * CELL / frame.image.shape[1])
     picture = cv2.resize(np.array(frame.image), (CELL, rows), interpolation=cv2.INTER_AREA)
-    depth = cv2.resize(np.array(frame.depth), (CELL, rows), interpolation=cv2.INTER_NEAREST)
-    return np.concatenate([picture, colorize(depth, *RANGE)])
+    depths = [np.array(frame.depth)]
+    if pipeline:
+        depths.append(pipeline(np.array(frame.image), frame.intrinsics).depth)
+    small = [cv2.resize(d, (CELL, rows), interpolation=cv2.INTER_NEAREST) for d in depths]
+    return np.concatenate([picture, *(colorize(depth, *RANGE) for depth in small)])

@@ -134,7 +134,8 @@ def generate(out, split, frames, seed=0, size=(240, 320), workers=2, progress=Tr
         raise UsageError('frames and workers must be at least 1')
     out = Path(out)
     info = {'version': VERSION, 'split': split, 'seed': seed, 'size': list(size), 'frames': frames}
-    _check_existing(out, info)
+    # Whoever asks for fewer frames must not hide those of whoever asked for more.
+    info['frames'] = max(frames, _existing_frames(out, info))
     out.mkdir(parents=True, exist_ok=True)
     (out / 'dataset.json').write_text(json.dumps(info) + '\n')
     jobs = [
@@ -162,13 +163,15 @@ def _run(jobs, workers):
         yield from pool.imap_unordered(_write_shard, jobs)
 
 
-def _check_existing(out, info):
+def _existing_frames(out, info):
+    """Frames of the data set in a folder, 0 if there is none; UsageError if it is another one."""
     path = out / 'dataset.json'
     if not path.exists():
-        return
+        return 0
     existing = json.loads(path.read_text())
     if any(existing.get(key) != info[key] for key in ('version', 'split', 'seed', 'size')):
         raise UsageError(f'{out} holds another data set ({existing}): name an empty folder')
+    return existing.get('frames', 0)
 
 
 def _write_shard(job):
