@@ -36,7 +36,7 @@ soak: $(VENV)/run.stamp
 	$(PY) -m dar_ros.ros.soak --minutes $(MINUTES)
 
 clean:
-	rm -rf $(VENV) build install log demo/*.npy *.egg-info
+	rm -rf $(VENV) build install log demo *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
