@@ -26,8 +26,8 @@ def prepared_graph(path, precision):
     """
     Return an ONNX file of a bundle as bytes that TensorRT takes; precision is fp16 or fp32.
 
-    In fp16 these stay fp32: inputs and outputs, layer norms, windows, the softmax over bins, its
-    expectation and depth, and the whole upsampling.
+    In fp16 these stay fp32: inputs and outputs, the first convolution, layer norms, windows, the
+    softmax over bins, its expectation and depth, and the whole upsampling.
     """
     model = onnx.load(str(path))
     if any(a.type in (a.GRAPH, a.GRAPHS) for node in model.graph.node for a in node.attribute):
@@ -80,8 +80,25 @@ def full_precision_nodes(graph):
         return seen
 
     kept |= spread(_FULL_FROM, lambda name: consumers.get(name, ()), lambda node: node.output)
+    # The first product sums few channels of large weights, and all that follows inherits its
+    # rounding: in fp32 it halves the error of the depth, for a few hundredths of the work.
+    kept |= {
+        i
+        for name in _reached_from('image', graph, kept)
+        for i in consumers.get(name, ())
+        if graph.node[i].op_type in _PRODUCTS
+    }
     kept |= spread(_FULL_TO, lambda name: producer.get(name, ()), lambda node: node.input)
     return kept
+
+
+def _reached_from(name, graph, nodes):
+    """Return `name` and all that `nodes` (indices) make of it."""
+    reached = {name}
+    for i in sorted(nodes):  # ONNX keeps the nodes in an order in which they can run
+        if reached.intersection(graph.node[i].input):
+            reached.update(graph.node[i].output)
+    return reached
 
 
 def _to_half(model):

@@ -17,7 +17,7 @@ CURE = (
 )
 OLDEST = (10, 3)  # of standard TensorRT
 GRAPHS = ('encoder', 'step', 'upsample')
-RECIPE = 1  # raise it when prepared_graph or build_engine make another engine of the same graph
+RECIPE = 2  # raise it when prepared_graph or build_engine make another engine of the same graph
 PROGRESS_PERIOD = 5.0  # seconds between two lines about a build
 
 
