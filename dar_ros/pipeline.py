@@ -125,7 +125,10 @@ class DepthPipeline:
         network_image, spec = prepare(image, bundle.input_size)
         # Canonical over real metres; the calibration factor makes real metres longer.
         scale = canonical_scale(intrinsics, spec, bundle.canonical_focal) / settings.depth_scale
-        canonical_range = tuple(z * scale for z in depth_range)
+        # Training draws near limits below half a metre only: told of a farther one, the network
+        # lifts what is nearer to it. So it keeps its own, and postprocessing compares.
+        near = min(depth_range[0], bundle.depth_range[0])
+        canonical_range = (near * scale, depth_range[1] * scale)
         timed('preprocess')
         self.backend.start(network_image, *canonical_range)
         timed('encode')

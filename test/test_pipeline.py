@@ -62,19 +62,19 @@ def test_fewer_steps_equal_the_first_ones(pipeline, image):
 def test_focal_and_range_together_scale_depth_exactly(pipeline, image):
     """Twice the focal length and twice the range: the network sees the same, the depth doubles."""
     near = pipeline(
-        image, Intrinsics(200, 200, 127.5, 95.5), DepthSettings(depth_min=0.2, depth_max=10)
+        image, Intrinsics(200, 200, 127.5, 95.5), DepthSettings(depth_min=0.05, depth_max=10)
     )
     far = pipeline(
-        image, Intrinsics(400, 400, 127.5, 95.5), DepthSettings(depth_min=0.4, depth_max=20)
+        image, Intrinsics(400, 400, 127.5, 95.5), DepthSettings(depth_min=0.1, depth_max=20)
     )
     assert np.isfinite(near.depth).mean() > 0.3
     assert np.allclose(far.depth, 2 * near.depth, rtol=1e-5)
 
 
 def test_depth_scale_is_a_factor_on_depth_and_sigma(pipeline, image):
-    plain = pipeline(image, camera(256, 192), DepthSettings(depth_min=0.1, depth_max=10))
+    plain = pipeline(image, camera(256, 192), DepthSettings(depth_min=0.08, depth_max=10))
     scaled = pipeline(
-        image, camera(256, 192), DepthSettings(depth_min=0.11, depth_max=11, depth_scale=1.1)
+        image, camera(256, 192), DepthSettings(depth_min=0.088, depth_max=11, depth_scale=1.1)
     )
     assert np.allclose(scaled.depth, 1.1 * plain.depth, rtol=1e-4)
     assert np.allclose(scaled.sigma, 1.1 * plain.sigma, rtol=1e-4, equal_nan=True)
@@ -130,3 +130,13 @@ def test_a_step_too_many_is_refused(bundle, image):
         backend.step()
     with pytest.raises(BackendError):
         backend.step()
+
+
+def test_what_is_nearer_than_depth_min_is_so_called(pipeline):
+    """Not lifted to depth_min, where an obstacle would stand too far away."""
+    image = pipeline.bundle.reference()['image'][0]
+    camera = Intrinsics(220, 220, 127.5, 95.5)
+    depth = pipeline(image, camera).depth
+    limit = float(np.median(depth[np.isfinite(depth)]))
+    limited = pipeline(image, camera, DepthSettings(depth_min=limit)).depth
+    np.testing.assert_array_equal(limited, np.where(depth < limit, -np.inf, depth))
