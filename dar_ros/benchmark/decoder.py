@@ -9,6 +9,7 @@ shapes. So nothing but the cache can make the cached side faster.
 
 import numpy as np
 
+from dar_ros.backends.base import HANDED_ON
 from dar_ros.benchmark import Part
 from dar_ros.benchmark.peers import export_static, session
 from dar_ros.benchmark.timing import interleaved, p50, p50_p95
@@ -16,13 +17,6 @@ from dar_ros.errors import DarError
 
 ALLOWED = 1.15  # times the ratio of the FLOPs
 TOLERANCE, SHARE = 1e-3, 0.999  # relative depth, as the export's parity check
-HANDED_ON = {
-    'latent': 'next_latent',
-    'low': 'next_low',
-    'high': 'next_high',
-    'past_keys': 'keys',
-    'past_values': 'values',
-}
 RECOMPUTE_INPUTS = ('prefix', 'latent', 'low', 'high', 'memory_keys', 'memory_values', 'detail')
 
 
