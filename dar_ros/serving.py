@@ -20,9 +20,15 @@ class Serving:
     """
 
     def __init__(
-        self, model=None, backend='auto', precision='auto', progress=None, clock=time.monotonic
+        self,
+        model=None,
+        backend='auto',
+        precision='auto',
+        threads=None,
+        progress=None,
+        clock=time.monotonic,
     ):
-        self._asked, self._clock = (model, backend, precision), clock
+        self._asked, self._clock = (model, backend, precision, threads), clock
         self._progress = progress
         self._pipeline, self._closed = open_pipeline(*self._asked, progress=progress), False
         self.note, self._precision = '', precision
@@ -63,17 +69,17 @@ class Serving:
 
     def recover(self, reason):
         """After a BackendError: restore service; returns in one line what was done, or ''."""
-        name, (model, _, _) = self.backend, self._asked
+        name, (model, _, _, threads) = self.backend, self._asked
         if self._good >= FORGIVEN:
             self._reopened = False
         if not self._reopened:
             self._reopened, self._good = True, 0
-            if self._reopen(model, name, self._precision):
+            if self._reopen(model, name, self._precision, threads):
                 return f'{name} was opened again'
         if name not in self._failed:
             self._failed.add(name)
             # The precision asked for may be one that only the failed backend has.
-            if self._replace(model, 'auto', 'auto', skip=self._failed):
+            if self._replace(model, 'auto', 'auto', threads, skip=self._failed):
                 self._precision, self._reopened, self._good = 'auto', False, 0
                 self.note = f'{self.backend} serves instead of {name}, which failed: {reason}'
                 return self.note

@@ -257,6 +257,19 @@ def test_the_shipped_parameter_file_serves(start_process, client, rgb):
     assert [value.string_value for value in values] == ['nan', 'models/dar_tiny']
 
 
+def test_threads_are_those_of_the_network(start_process, client, rgb):
+    """onnxruntime computes on the calling thread and on `threads` - 1 of its own."""
+    counts = []
+    for threads in (1, 4):
+        process = start_process('dar_ros.ros.node', '-p', f'threads:={threads}')
+        client.wait_for_node()
+        assert client.ask(rgb)
+        counts.append(len(list(Path(f'/proc/{process.pid}/task').iterdir())))
+        process.terminate()
+        process.wait(10)
+    assert counts[1] >= counts[0] + 3  # for each of the graphs
+
+
 def test_an_integer_serves_as_a_float(start_process, client, rgb):
     """`depth_max: 10` in a YAML file is an integer; the commonest slip must not stop a robot."""
     start_process('dar_ros.ros.node', '-p', 'depth_max:=2')

@@ -44,12 +44,13 @@ class World:
 
     def __init__(self, inner):
         self.inner, self.broken, self.missing, self.opened, self.now = inner, {}, set(), [], 0.0
-        self.precisions = []
+        self.precisions, self.threads = [], []
 
     def load(self, name, bundle, options):
         if name in self.missing:
             raise BackendError(f'{name} is missing')
         self.precisions.append(options['precision'])
+        self.threads.append(options['threads'])
         self.opened.append(Faulty(self, name, self.inner))
         return self.opened[-1]
 
@@ -85,11 +86,12 @@ def test_one_failure_reopens_the_backend(world, pipeline):
 
 def test_the_next_backend_follows_the_second_failure(world, pipeline):
     """Even in its own precision: what was asked for may be the failed one's alone."""
-    served = world.serve(pipeline, backend='fast', precision='fp16')
+    served = world.serve(pipeline, backend='fast', precision='fp16', threads=1)
     world.broken['fast'] = BackendError('fast: out of memory')
     lose_a_frame(served)
     assert 'slow serves instead of fast' in lose_a_frame(served)
     assert 'out of memory' in served.note and served.backend == 'slow'
+    assert world.threads == [1, 1, 1]
     assert world.precisions == ['fp16', 'fp16', 'auto'] and world.alive() == ['slow']
     assert np.isfinite(served(IMAGE).depth).any()
 

@@ -1,53 +1,68 @@
 """Whether frames end within their latency budget."""
 
 import time
+from collections import deque
 
 import numpy as np
 
 from dar_ros.benchmark import Part
-from dar_ros.benchmark.timing import interleaved
+from dar_ros.benchmark.timing import WARM_UPS
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthSettings, open_pipeline
 
 FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)  # of the p95 of one step alone
 SIZE = (480, 640)
 TOLERANCE = 1.1
+RECENT = 100  # frames of one step whose p95 is the unit of the budgets
 
 
 def run(bench):
-    """`budget_met`: the least share of frames, over budgets, within the budget + 10 %."""
+    """
+    `budget_met`: the least share of frames, over budgets, within the budget + 10 %.
+
+    The backend leaves one of the threads free. Where every core computes, whatever else wakes up
+    takes one away for milliseconds: even frames of one step alone then miss their own p95 + 10 %
+    more often than one time in a hundred, and no scheduler can help it.
+    """
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
     intrinsics = Intrinsics.from_fov(70, SIZE[1], SIZE[0])
-    pipeline = open_pipeline(bench.model, threads=bench.threads)
-    one = DepthSettings(num_steps=1)
-    count = 8 * bench.rounds
-    alone = interleaved({'one': lambda: pipeline(image, intrinsics, one)}, count)['one']
-    least = float(np.quantile(alone, 0.95)) * 1000
+    threads = max(1, bench.threads - 1)
+
+    def take(pipeline, settings):
+        before = time.perf_counter()
+        frame = pipeline(image, intrinsics, settings)
+        return (time.perf_counter() - before) * 1000, frame.steps
+
+    alone = open_pipeline(bench.model, threads=threads)
+    # Each budget meets a pipeline as a user does: just opened.
+    pipelines = {factor: open_pipeline(bench.model, threads=threads) for factor in FACTORS}
+    one, frames = DepthSettings(num_steps=1), {factor: [] for factor in FACTORS}
+    alone_times = deque((take(alone, one)[0] for _ in range(WARM_UPS + RECENT)), RECENT)
+    count = 32 * bench.rounds
+    for _ in range(count):  # in turns: all see the same machine, which drifts
+        alone_times.append(take(alone, one)[0])
+        least = float(np.quantile(alone_times, 0.95))
+        for factor, pipeline in pipelines.items():
+            settings = DepthSettings(latency_budget_ms=factor * least)
+            frames[factor].append((*take(pipeline, settings), factor * least))
+    for pipeline in (alone, *pipelines.values()):
+        pipeline.backend.close()
     rows, shares = [], []
-    for factor in FACTORS:
-        settings = DepthSettings(latency_budget_ms=factor * least)
-        # Each budget meets a pipeline as a user does: just opened.
-        fresh = open_pipeline(bench.model, threads=bench.threads)
-        times, steps = [], []
-        for _ in range(count):
-            before = time.perf_counter()
-            frame = fresh(image, intrinsics, settings)
-            times.append((time.perf_counter() - before) * 1000)
-            steps.append(frame.steps)
-        fresh.backend.close()
-        shares.append(float(np.mean(np.array(times) <= TOLERANCE * settings.latency_budget_ms)))
+    for factor, taken in frames.items():
+        times, steps, budgets = np.array(taken).T
+        shares.append(float(np.mean(times <= TOLERANCE * budgets)))
         rows.append(
             (
                 f'{factor} x',
-                settings.latency_budget_ms,
+                float(budgets.mean()),
                 *(float(x) for x in np.quantile(times, (0.5, 0.95, 0.99))),
-                float(np.mean(steps)),
+                float(steps.mean()),
                 f'{shares[-1]:.3f}',
             )
         )
-    pipeline.backend.close()
     table = (
-        f'Latency budget, {SIZE[1]}x{SIZE[0]}, {count} frames each; 1 x is the p95 of one step',
+        f'Latency budget, {SIZE[1]}x{SIZE[0]}, {threads} of {bench.threads} threads, '
+        f'{count} frames each; 1 x is the p95 of one step',
         ('budget', 'ms', 'p50 ms', 'p95 ms', 'p99 ms', 'mean steps', 'within budget + 10 %'),
         rows,
     )

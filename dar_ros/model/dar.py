@@ -46,6 +46,10 @@ class StepOutput(NamedTuple):
     low: torch.Tensor  # the window it chose from
     high: torch.Tensor
 
+    def maps_at(self, size):
+        """What is upsampled, (B, 5, rows, columns): depth, range logits, log scale, resized."""
+        return resize(torch.cat([self.depth, self.range_logits, self.log_scale], 1), size)
+
 
 class Upsampled(NamedTuple):
     """A step's output at the input's size."""
@@ -53,6 +57,11 @@ class Upsampled(NamedTuple):
     depth: torch.Tensor  # (B, 1, H, W), bin space
     range_logits: torch.Tensor  # (B, 3, H, W)
     log_scale: torch.Tensor  # (B, 1, H, W)
+
+    @classmethod
+    def of(cls, maps):
+        """Name the channels of upsampled StepOutput.maps_at, (B, 5, H, W)."""
+        return cls(maps[:, :1], maps[:, 1:4], maps[:, 4:])
 
 
 class DAR(nn.Module):
@@ -164,9 +173,7 @@ class DAR(nn.Module):
         StepOutput on any depth grid -> Upsampled at the input's size, by learned convex
         combinations.
         """
-        maps = torch.cat([output.depth, output.range_logits, output.log_scale], 1)
-        maps = convex_upsample(resize(maps, mask.shape[-2:]), mask.float())
-        return Upsampled(maps[:, :1], maps[:, 1:4], maps[:, 4:])
+        return Upsampled.of(convex_upsample(output.maps_at(mask.shape[-2:]), mask.float()))
 
     def forward(self, image, depth_min, depth_max, num_steps=None):
         """

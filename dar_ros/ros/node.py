@@ -60,6 +60,7 @@ class DarNode(LifecycleNode):
         try:
             self.serving = Serving(
                 *(self.values[name] for name in ('model', 'backend', 'precision')),
+                threads=self.values['threads'] or None,
                 progress=self.get_logger().info,
             )
             for note in self.serving.notes:

@@ -59,6 +59,13 @@ PARAMETERS = (
         'precision', 'auto', 'Arithmetic of the backend.', choices=PRECISIONS, read_only=True
     ),
     Parameter(
+        'threads',
+        0,
+        'CPU threads of the network; 0: all cores. One less than the cores keeps latency steady.',
+        (0, 256),
+        read_only=True,
+    ),
+    Parameter(
         'autostart', True, 'Configure and activate without a lifecycle manager.', read_only=True
     ),
     Parameter(

@@ -19,6 +19,10 @@ class AugmentConfig:
     """What training varies; probabilities and extents."""
 
     min_crop: float = 0.6  # smallest share of the image's height that a crop keeps
+    # How far from the middle a crop may lie, share of the margin it leaves. The network is told the
+    # focal length, not the principal point: where crops lie anywhere, it cannot learn that a floor
+    # seen lower in the image is nearer.
+    max_shift: float = 0.2
     flip: float = 0.5
     gray: float = 0.5  # many robot cameras are monochrome
     color: float = 0.8  # exposure, contrast, white balance, gamma
@@ -95,7 +99,10 @@ def crop_and_flip(image, depth, intrinsics, config, rng):
     aspect = np.exp(rng.uniform(-0.15, 0.15)) if rng.random() < 0.3 else 1.0
     rows = min(height, round(height * share))
     columns = min(width, round(width * share * aspect))
-    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    top, left = (
+        round(margin / 2 * (1 + rng.uniform(-config.max_shift, config.max_shift)))
+        for margin in (height - rows, width - columns)
+    )
     image, depth = (a[top : top + rows, left : left + columns] for a in (image, depth))
     intrinsics = intrinsics.crop(left, top)
     if rng.random() < config.flip:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from dar_ros.model.dar import Upsampled, convex_upsample
+
 TOO_NEAR, IN_RANGE, BEYOND, UNKNOWN = 0, 1, 2, 255
 
 
@@ -20,6 +22,7 @@ class LossConfig:
     class_weight: float = 1.0
     scale_weight: float = 0.2
     step_weights: tuple = ()  # one per step; empty: all 1
+    compile: bool = False  # upsampling and losses by torch.compile: minutes at first, then faster
 
 
 def range_classes(depth, depth_min, depth_max):
@@ -108,20 +111,24 @@ class LossModule(torch.nn.Module):
     def __init__(self, model, loss):
         super().__init__()
         self.model, self.loss = model, loss
+        # Bound by memory at the input's size: a third of an iteration on a CPU unless compiled.
+        self.of_steps = (
+            torch.compile(self._of_steps, dynamic=False) if loss.compile else self._of_steps
+        )
+
+    def _of_steps(self, maps, mask, depth, depth_min, depth_max):
+        space = self.model.config.bin_space
+        # Steps as channels: the mask's softmax is taken once for all.
+        fine = convex_upsample(torch.cat(maps, 1), mask.float()).split(maps[0].shape[1], 1)
+        return [
+            step_losses(Upsampled.of(m), depth, depth_min, depth_max, space, self.loss)
+            for m in fine
+        ]
 
     def forward(self, image, depth, depth_min, depth_max):
         """Return the loss of a batch, and the last step's terms."""
         outputs, encoded = self.model(image, depth_min, depth_max)
-        space = self.model.config.bin_space
-        per_step = [
-            step_losses(
-                self.model.upsample(output, encoded.upsample_mask),
-                depth,
-                depth_min,
-                depth_max,
-                space,
-                self.loss,
-            )
-            for output in outputs
-        ]
+        mask = encoded.upsample_mask
+        maps = [output.maps_at(mask.shape[-2:]) for output in outputs]
+        per_step = self.of_steps(maps, mask, depth, depth_min, depth_max)
         return total_loss(per_step, self.loss), per_step[-1]
