@@ -19,6 +19,7 @@ setup(
         (f'share/{NAME}/launch', glob('launch/*.launch.py')),
         (f'share/{NAME}/config', glob('config/*.*')),
         (f'share/{NAME}/config/training', glob('config/training/*.yaml')),
+        (f'share/{NAME}/config/splits', glob('config/splits/*.txt')),
         (f'share/{NAME}/models/dar_tiny', glob('models/dar_tiny/*')),
     ],
     install_requires=['setuptools'],

@@ -325,6 +325,19 @@ def test_no_lens_is_so(fx):
         conversions.intrinsics_from_info(info(fx=fx), (480, 640))
 
 
+def test_a_rectified_image_is_of_the_projection_matrix():
+    source = info()
+    source.p[0], source.p[5], source.p[2] = 450.0, 460.0, 330.0
+    assert conversions.intrinsics_from_info(source, (480, 640)) == Intrinsics(500, 510, 320, 240)
+    found = conversions.intrinsics_from_info(source, (480, 640), rectified=True)
+    assert found == Intrinsics(450, 460, 330, 240)
+    source.p[0] = 0.0  # left out
+    found = conversions.intrinsics_from_info(source, (480, 640), rectified=True)
+    assert found == Intrinsics(500, 510, 320, 240)
+    names = ('/cam/image_rect', '/cam/image_rect_color/compressed', '/cam/image_raw', '/rect/image')
+    assert [conversions.is_rectified(name) for name in names] == [True, True, False, False]
+
+
 def test_a_damaged_projection_is_replaced():
     source = info()
     source.p[0] = float('nan')

@@ -383,6 +383,29 @@ def test_rectify(start_process, client, rgb, pipeline):
     assert client.told(rgb, DiagnosticStatus.OK, 'running', camera=camera)
 
 
+def test_a_rectified_image_is_of_p_whatever_the_lens(start_process, client, rgb):
+    """image_proc's image_rect comes with the camera's own camera_info: D of the lens, and P."""
+    start_process('dar_ros.ros.node', '-r', 'image:=image_rect')
+    client.images = client.node.create_publisher(Image, 'image_rect', 10)
+    client.wait_for_node()
+    focal = FOCAL * 0.9
+    camera = {
+        'distortion_model': 'plumb_bob',
+        'd': [0.3, 0.0, 0.0, 0.0, 0.0],
+        'p': [focal, 0.0, 99.0, 0.0, 0.0, focal, 61.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+    }
+    cloud, depth, info = client.ask(
+        rgb, ('depth/points', 'depth/image', 'depth/camera_info'), camera=camera
+    )
+    assert list(info.k) == [focal, 0.0, 99.0, 0.0, focal, 61.0, 0.0, 0.0, 1.0]
+    assert not any(info.d) and list(info.p[:3]) == list(info.k[:3])
+    points = np.frombuffer(cloud.data, '<f4').reshape(*SIZE, 4)[..., :3]
+    expected = unproject(array_of(depth), Intrinsics(focal, focal, 99.0, 61.0))
+    seen = np.isfinite(points[..., 2])
+    assert seen.any() and np.allclose(points[seen], expected[seen], rtol=1e-5)
+    assert client.told(rgb, DiagnosticStatus.OK, 'running', camera=camera)
+
+
 @pytest.mark.parametrize(
     'argument, words',
     [('precision:=fp16', 'fp16'), ('model:=/nowhere', 'no such folder'), ('num_steps:=9', '1..')],

@@ -164,22 +164,35 @@ def _compressed_size(data, name):
     raise FrameError(f'compressed image of format {name!r} is neither PNG nor JPEG')
 
 
-def intrinsics_from_info(info, size):
+def is_rectified(topic):
+    """
+    Whether a topic's name says that its images are rectified: image_rect, image_rect_color ...
+
+    image_proc publishes them beside the camera's own camera_info, whose D is that of the lens.
+    """
+    return any(part.startswith('image_rect') for part in topic.split('/'))
+
+
+def intrinsics_from_info(info, size, rectified=False):
     """
     CameraInfo -> Intrinsics of an image of `size` (H, W), or None if uncalibrated (K[0] == 0, REP
     104).
 
-    K is of the full calibration size: a region of interest, binning and any further resize are
-    applied. FrameError if the numbers make no camera.
+    A raw image is of K, a `rectified` one of P, where there is one. Both are of the full calibration
+    size: a region of interest, binning and any further resize are applied. FrameError if the
+    numbers make no camera.
     """
-    fx, fy, cx, cy = (float(info.k[i]) for i in (0, 4, 2, 5))
-    if fx == 0:
+    if info.k[0] == 0:
         return None
+    name, numbers = 'K', [info.k[i] for i in (0, 4, 2, 5)]
+    if rectified and info.p[0]:
+        name, numbers = 'P', [info.p[i] for i in (0, 5, 2, 6)]
+    fx, fy, cx, cy = map(float, numbers)
     left, top, width, height = _window(info, size)
     result = Intrinsics(fx, fy, cx, cy).crop(left, top).scale(size[1] / width, size[0] / height)
     if not _is_camera(result, size):
         raise FrameError(
-            f'camera_info has no usable K: fx {fx}, fy {fy}, cx {cx}, cy {cy} for an image of '
+            f'camera_info has no usable {name}: fx {fx}, fy {fy}, cx {cx}, cy {cy} for an image of '
             f'{size[1]}x{size[0]}'
         )
     return result

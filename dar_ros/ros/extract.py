@@ -14,6 +14,7 @@ from dar_ros.ros.conversions import (
     image_to_metres,
     image_to_rgb,
     intrinsics_from_info,
+    is_rectified,
 )
 
 
@@ -33,7 +34,8 @@ def extract(bag, topics, out, every=1, slop=0.02):
             for topic in topics:
                 if topic not in found:
                     raise UsageError(f'{bag} has no topic {topic}; it has {", ".join(found)}')
-            return _write_pairs(_messages(reader, topics), out, every, int(slop * 1e9))
+            messages, rectified = _messages(reader, topics), is_rectified(topics[0])
+            return _write_pairs(messages, out, every, int(slop * 1e9), rectified)
     except (AnyReaderError, FileNotFoundError) as error:
         raise UsageError(f'{bag} cannot be read: {error}') from None
 
@@ -51,7 +53,7 @@ def _stamp(message):
     return stamp.sec * 10**9 + stamp.nanosec
 
 
-def _write_pairs(messages, out, every, slop):
+def _write_pairs(messages, out, every, slop, rectified):
     for name in ('image', 'depth', 'intrinsics'):
         (out / name).mkdir(parents=True, exist_ok=True)
     info, waiting, pairs, written = None, ({}, {}), 0, 0
@@ -77,7 +79,7 @@ def _write_pairs(messages, out, every, slop):
         if match is None or abs(match - now) > slop or info is None:
             continue
         rgb, depth = (frames.pop(now if i == kind else match) for i, frames in enumerate(waiting))
-        if pairs % every == 0 and _write(out, now, rgb, depth, info):
+        if pairs % every == 0 and _write(out, now, rgb, depth, info, rectified):
             written += 1
         pairs += 1
     if not written:
@@ -85,9 +87,9 @@ def _write_pairs(messages, out, every, slop):
     return written
 
 
-def _write(out, stamp, rgb, depth, info):
+def _write(out, stamp, rgb, depth, info, rectified):
     try:
-        intrinsics = intrinsics_from_info(info, rgb.shape[:2])
+        intrinsics = intrinsics_from_info(info, rgb.shape[:2], rectified)
     except FrameError:
         return False
     if intrinsics is None:

@@ -23,6 +23,7 @@ from dar_ros.ros.conversions import (
     compressed_to_rgb,
     image_to_rgb,
     intrinsics_from_info,
+    is_rectified,
     shape_warning,
 )
 from dar_ros.ros.health import Health, diagnostics
@@ -35,6 +36,7 @@ from dar_ros.ros.rectification import Rectifier
 from dar_ros.serving import Serving
 
 INFO_PATIENCE = 2.0  # seconds for which a camera that announces camera_info may keep us waiting
+IMAGE = {'raw': (Image, 'image'), 'compressed': (CompressedImage, 'image/compressed')}
 THROTTLE = 5.0  # seconds between two log lines of one kind
 
 
@@ -52,6 +54,9 @@ class DarNode(LifecycleNode):
         parameters.check(self.values)
         self.add_on_set_parameters_callback(self._on_set)
         self._rectify = Rectifier() if self.values['rectify'] else None
+        self._arrives_rectified = self._rectify is None and is_rectified(
+            self.resolve_topic_name(IMAGE[self.values['image_transport']][1])
+        )
 
     # Lifecycle
 
@@ -92,9 +97,8 @@ class DarNode(LifecycleNode):
         return super().on_activate(state)
 
     def _subscribe(self):
-        image = {'raw': (Image, 'image'), 'compressed': (CompressedImage, 'image/compressed')}
         for kind, topic, callback in (
-            (*image[self.values['image_transport']], self._on_image),
+            (*IMAGE[self.values['image_transport']], self._on_image),
             (CameraInfo, 'camera_info', self._infos.add),
         ):
             subscription = self.create_subscription(
@@ -215,8 +219,11 @@ class DarNode(LifecycleNode):
             if values['image_transport'] == 'compressed'
             else image_to_rgb(msg)
         )
-        intrinsics = None if info is None else intrinsics_from_info(info, image.shape[:2])
-        warnings = self._camera_warnings(info, paired, intrinsics, image.shape[:2])
+        size = image.shape[:2]
+        intrinsics = (
+            None if info is None else intrinsics_from_info(info, size, self._arrives_rectified)
+        )
+        warnings = self._camera_warnings(info, paired, intrinsics, size)
         if intrinsics is not None and self._rectify:
             image = self._rectify(image, info, intrinsics)
         decoded = time.perf_counter()
@@ -228,8 +235,9 @@ class DarNode(LifecycleNode):
             frame.depth[self._rectify.outside] = frame.sigma[self._rectify.outside] = np.nan
         before = time.perf_counter()
         _, depth_range = settings.resolve(self.serving.bundle)
+        rectified = self._arrives_rectified or self._rectify is not None
         self.outputs.publish(
-            wanted, frame, image, msg.header, info, bool(self._rectify), values, depth_range
+            wanted, frame, image, msg.header, info, rectified, values, depth_range
         )
         now = time.perf_counter()
         self.serving.record_publish(now - before)
@@ -253,7 +261,7 @@ class DarNode(LifecycleNode):
         if not paired:
             warnings.append("no camera_info has the image's stamp: the latest is used")
         warnings += shape_warning(info, size)
-        if any(info.d) and not self._rectify:
+        if any(info.d) and not self._rectify and not self._arrives_rectified:
             warnings.append(
                 'the image is distorted; set rectify, or subscribe to a rectified image'
             )
