@@ -334,7 +334,12 @@ def test_a_rectified_image_is_of_the_projection_matrix():
     source.p[0] = 0.0  # left out
     found = conversions.intrinsics_from_info(source, (480, 640), rectified=True)
     assert found == Intrinsics(500, 510, 320, 240)
-    names = ('/cam/image_rect', '/cam/image_rect_color/compressed', '/cam/image_raw', '/rect/image')
+    names = (
+        '/cam/image_rect',
+        '/cam/image_rect_color/compressed',
+        '/cam/image_raw',
+        '/rect/image',
+    )
     assert [conversions.is_rectified(name) for name in names] == [True, True, False, False]
 
 

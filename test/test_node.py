@@ -258,7 +258,7 @@ def test_the_shipped_parameter_file_serves(start_process, client, rgb):
 
 
 def test_threads_are_those_of_the_network(start_process, client, rgb):
-    """onnxruntime computes on the calling thread and on `threads` - 1 of its own."""
+    """The network computes on the calling thread and on `threads` - 1 of its own."""
     counts = []
     for threads in (1, 4):
         process = start_process('dar_ros.ros.node', '-p', f'threads:={threads}')

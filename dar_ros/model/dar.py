@@ -47,7 +47,7 @@ class StepOutput(NamedTuple):
     high: torch.Tensor
 
     def maps_at(self, size):
-        """What is upsampled, (B, 5, rows, columns): depth, range logits, log scale, resized."""
+        """Return what is upsampled, (B, 5, rows, columns): depth, range logits, log scale."""
         return resize(torch.cat([self.depth, self.range_logits, self.log_scale], 1), size)
 
 

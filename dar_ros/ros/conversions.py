@@ -178,9 +178,9 @@ def intrinsics_from_info(info, size, rectified=False):
     CameraInfo -> Intrinsics of an image of `size` (H, W), or None if uncalibrated (K[0] == 0, REP
     104).
 
-    A raw image is of K, a `rectified` one of P, where there is one. Both are of the full calibration
-    size: a region of interest, binning and any further resize are applied. FrameError if the
-    numbers make no camera.
+    A raw image is of K, a `rectified` one of P, where there is one. Both are of the full
+    calibration size: a region of interest, binning and any further resize are applied. FrameError
+    if the numbers make no camera.
     """
     if info.k[0] == 0:
         return None
@@ -192,8 +192,8 @@ def intrinsics_from_info(info, size, rectified=False):
     result = Intrinsics(fx, fy, cx, cy).crop(left, top).scale(size[1] / width, size[0] / height)
     if not _is_camera(result, size):
         raise FrameError(
-            f'camera_info has no usable {name}: fx {fx}, fy {fy}, cx {cx}, cy {cy} for an image of '
-            f'{size[1]}x{size[0]}'
+            f'camera_info has no usable {name}: fx {fx}, fy {fy}, cx {cx}, cy {cy} for an image '
+            f'of {size[1]}x{size[0]}'
         )
     return result
 

@@ -19,9 +19,9 @@ class AugmentConfig:
     """What training varies; probabilities and extents."""
 
     min_crop: float = 0.6  # smallest share of the image's height that a crop keeps
-    # How far from the middle a crop may lie, share of the margin it leaves. The network is told the
-    # focal length, not the principal point: where crops lie anywhere, it cannot learn that a floor
-    # seen lower in the image is nearer.
+    # How far from the middle a crop may lie, share of the margin it leaves. The network is told
+    # the focal length, not the principal point: where crops lie anywhere, it cannot learn that a
+    # floor seen lower in the image is nearer.
     max_shift: float = 0.2
     flip: float = 0.5
     gray: float = 0.5  # many robot cameras are monochrome
