@@ -20,9 +20,10 @@ def run(bench):
     """
     `budget_met`: the least share of frames, over budgets, within the budget + 10 %.
 
-    The backend leaves one of the threads free. Where every core computes, whatever else wakes up
-    takes one away for milliseconds: even frames of one step alone then miss their own p95 + 10 %
-    more often than one time in a hundred, and no scheduler can help it.
+    At least one step is always taken, so a late frame counts only as far as frames of one step
+    alone, taken in turns with it, are late less often: on a machine with a heavy tail, 2 in 100 of
+    those miss their own p95 + 10 %, and no scheduler can help it. For the same reason the backend
+    leaves one of the threads free: what else wakes up does not stop it then.
     """
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
     intrinsics = Intrinsics.from_fov(70, SIZE[1], SIZE[0])
@@ -37,33 +38,48 @@ def run(bench):
     # Each budget meets a pipeline as a user does: just opened.
     pipelines = {factor: open_pipeline(bench.model, threads=threads) for factor in FACTORS}
     one, frames = DepthSettings(num_steps=1), {factor: [] for factor in FACTORS}
+    unit = []  # (time of one step alone, its p95 until then)
     alone_times = deque((take(alone, one)[0] for _ in range(WARM_UPS + RECENT)), RECENT)
     count = 32 * bench.rounds
     for _ in range(count):  # in turns: all see the same machine, which drifts
-        alone_times.append(take(alone, one)[0])
         least = float(np.quantile(alone_times, 0.95))
+        alone_times.append(take(alone, one)[0])
+        unit.append((alone_times[-1], least))
         for factor, pipeline in pipelines.items():
             settings = DepthSettings(latency_budget_ms=factor * least)
             frames[factor].append((*take(pipeline, settings), factor * least))
     for pipeline in (alone, *pipelines.values()):
         pipeline.backend.close()
-    rows, shares = [], []
+    rows, met = [], []
+    alone_time, alone_budget = np.array(unit).T
     for factor, taken in frames.items():
         times, steps, budgets = np.array(taken).T
-        shares.append(float(np.mean(times <= TOLERANCE * budgets)))
+        late = np.mean(times > TOLERANCE * budgets)
+        alone_late = np.mean(alone_time > TOLERANCE * factor * alone_budget)
+        met.append(1 - max(0.0, float(late - alone_late)))
         rows.append(
             (
                 f'{factor} x',
                 float(budgets.mean()),
                 *(float(x) for x in np.quantile(times, (0.5, 0.95, 0.99))),
                 float(steps.mean()),
-                f'{shares[-1]:.3f}',
+                f'{1 - late:.3f}',
+                f'{1 - alone_late:.3f}',
             )
         )
     table = (
         f'Latency budget, {SIZE[1]}x{SIZE[0]}, {threads} of {bench.threads} threads, '
         f'{count} frames each; 1 x is the p95 of one step',
-        ('budget', 'ms', 'p50 ms', 'p95 ms', 'p99 ms', 'mean steps', 'within budget + 10 %'),
+        (
+            'budget',
+            'ms',
+            'p50 ms',
+            'p95 ms',
+            'p99 ms',
+            'mean steps',
+            'within budget + 10 %',
+            'one step alone',
+        ),
         rows,
     )
-    return Part([table], {'budget_met': min(shares)})
+    return Part([table], {'budget_met': min(met)})
