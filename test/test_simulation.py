@@ -15,8 +15,9 @@ from dar_ros.simulation import dataset, meshes
 from dar_ros.simulation.dataset import TEST_SEED, SimDataset, generate, shard_frames
 from dar_ros.simulation.renderer import BOX, Frame, Light, Primitive, Renderer
 from dar_ros.simulation.room import RoomCamera
-from dar_ros.simulation.scenes import KINDS, camera_pose, hands, make_scene
+from dar_ros.simulation.scenes import KINDS, make_scene
 from dar_ros.simulation.stock import Mesh
+from dar_ros.simulation.viewpoints import camera_pose, hands
 
 SIZE = (60, 80)
 

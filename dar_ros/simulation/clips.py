@@ -7,8 +7,9 @@ import numpy as np
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation.dataset import SPLITS, TEST_SEED, worth_keeping
 from dar_ros.simulation.renderer import Renderer
-from dar_ros.simulation.scenes import camera_pose, make_scene
+from dar_ros.simulation.scenes import make_scene
 from dar_ros.simulation.stock import Stock
+from dar_ros.simulation.viewpoints import camera_pose
 
 STREAM = 4  # keeps these scenes apart from those of the data sets
 FORWARD, TURN = 0.05, 0.03  # metres and radians (standard deviation) from a frame to the next

@@ -201,8 +201,9 @@ _renderers = {}
 def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
     """Yield the first `count` frames of a shard."""
     from dar_ros.simulation.renderer import Renderer
-    from dar_ros.simulation.scenes import camera_pose, hands, make_scene
+    from dar_ros.simulation.scenes import make_scene
     from dar_ros.simulation.stock import Stock
+    from dar_ros.simulation.viewpoints import camera_pose, hands
 
     rng = np.random.default_rng((seed, SPLITS[split].stream, shard))
     # Textures and meshes cost a GL context and seconds.

@@ -1,4 +1,4 @@
-"""Random scenes: furnished rooms, corridors, halls, streets; and camera poses within them."""
+"""Random scenes: furnished rooms, corridors, halls, streets."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dar_ros.simulation import furniture
-from dar_ros.simulation.renderer import BOX, CAPSULE, ELLIPSOID, Light, Primitive
+from dar_ros.simulation.renderer import BOX, Light, Primitive
+from dar_ros.simulation.walls import floor, sheet, shell, tint, variant
 
 KINDS = ('room', 'corridor', 'hall', 'outdoor', 'kitchen', 'bathroom')
 # What stands at the walls and on the floor, by kind; a room is one of several.
@@ -25,8 +26,6 @@ _FURNISHINGS = {
         ('person', 'dining', 'desk', 'standing', 'vehicle'),
     ),
 }
-_PLAIN = 0.55  # share of rooms with bare painted walls and no texture
-_UPRIGHT = (0.5, 0.5, 0.5, 0.5)  # a sheet's x, y and normal to world y, z and x
 
 
 @dataclass
@@ -80,118 +79,6 @@ def _makers(rng, stock, primitives, roles):
     return [of(role) for role in able for _ in range(3)] + [
         primitives[i] for i in rng.integers(len(primitives), size=max(1, len(able)))
     ]
-
-
-def _variant(rng, kind, mapping):
-    return f'{kind}/{mapping}/{rng.integers(100)}'
-
-
-def _sheet(x, y, z, yaw, width, height, material, color=(1, 1, 1), thickness=0.02):
-    """Upright panel centred at (x, y, z) that faces along yaw; its texture is in metres."""
-    return Primitive(
-        BOX, (x, y, z), (width / 2, height / 2, thickness / 2), yaw, material, color, _UPRIGHT
-    )
-
-
-def _floor(half_x, half_y, z, material, color=(1, 1, 1)):
-    return Primitive(BOX, (0, 0, z), (half_x, half_y, 0.02), 0, material, color)
-
-
-def _tint(rng, low=0.82):
-    return tuple(np.clip(rng.uniform(low, 1.0) * (1 + rng.uniform(-0.08, 0.08, 3)), 0, 1))
-
-
-def _shell(rng, length, width, height):
-    """Floor, ceiling, walls, skirting, doors, windows and pictures of a closed box."""
-    ground = _variant(
-        rng, rng.choice(['planks', 'planks', 'carpet', 'tiles', 'concrete']), 'sheet'
-    )
-    parts = [
-        _floor(length / 2, width / 2, -0.02, ground),
-        _floor(length / 2, width / 2, height + 0.02, 'plaster/sheet/0', _tint(rng, 0.85)),
-    ]
-    same = 'plain' if rng.random() < _PLAIN else _variant(rng, 'plaster', 'sheet')
-    paint = _tint(rng)
-    for side in range(4):
-        yaw = side * math.pi / 2
-        along, across = (width, length / 2) if side % 2 == 0 else (length, width / 2)
-        material = (
-            _variant(rng, rng.choice(['bricks', 'tiles', 'wood', 'fabric']), 'sheet')
-            if rng.random() < 0.12
-            else same
-        )
-        # Inner faces look back at the centre: the panel stands at -across along its own normal.
-        c, s = math.cos(yaw), math.sin(yaw)
-
-        def panel(
-            offset, z, w, h, finish, color, out, thickness=0.02, c=c, s=s, across=across, yaw=yaw
-        ):
-            x, y = -(across - out), offset
-            return _sheet(c * x - s * y, s * x + c * y, z, yaw, w, h, finish, color, thickness)
-
-        parts.append(panel(0, height / 2, along, height, material, paint, -0.01))
-        parts.append(panel(0, 0.04, along, 0.08, 'plain', _tint(rng, 0.5), 0.008))
-        parts += _openings(rng, panel, along, height)
-    return parts
-
-
-def _openings(rng, panel, along, height):
-    """Doors, windows and pictures, next to each other along one wall."""
-    parts, cursor = [], -along / 2 + rng.uniform(0.2, 0.8)
-    while True:
-        kind = rng.choice(['door', 'window', 'picture', 'gap', 'gap'])
-        width = {
-            'door': rng.uniform(0.8, 0.95),
-            'window': rng.uniform(0.8, 1.8),
-            'picture': rng.uniform(0.3, 1.0),
-            'gap': rng.uniform(0.3, 1.2),
-        }[kind]
-        if cursor + width + 0.2 > along / 2:
-            return parts
-        middle = cursor + width / 2
-        if kind == 'door':
-            color = _tint(rng, 0.6)
-            wood = _variant(rng, 'wood', 'sheet') if rng.random() < 0.5 else 'plain'
-            parts += [
-                panel(middle, 1.03, width + 0.14, 2.06, 'plain', _tint(rng, 0.6), 0.015),
-                panel(middle, 1.0, width, 2.0, wood, color, 0.03),
-                panel(middle + width * 0.4, 1.05, 0.12, 0.025, 'plain', (0.7, 0.7, 0.7), 0.07),
-            ]
-        elif kind == 'window':
-            top = min(height - 0.15, 2.15)
-            sill = rng.uniform(0.0, 0.95)
-            sky = (rng.uniform(0.75, 1.0), rng.uniform(0.85, 1.0), 1.0)
-            z, tall = (top + sill) / 2, top - sill
-            parts += [
-                panel(middle, z, width + 0.1, tall + 0.1, 'plain', (0.95, 0.95, 0.95), 0.02),
-                panel(middle, z, width - 0.02, tall - 0.02, 'plain', sky, 0.03),
-                panel(middle, z, 0.06, tall, 'plain', (0.95, 0.95, 0.95), 0.045),
-                panel(
-                    middle, sill - 0.03, width + 0.2, 0.04, 'plain', (0.95, 0.95, 0.95), 0.08, 0.18
-                ),
-            ]
-            if rng.random() < 0.5:
-                cloth = _variant(rng, 'fabric', 'sheet')
-                parts += [
-                    panel(
-                        middle + s * (width / 2 + 0.1),
-                        top / 2 + 0.15,
-                        0.3,
-                        top,
-                        cloth,
-                        (1, 1, 1),
-                        0.1,
-                        0.06,
-                    )
-                    for s in (-1, 1)
-                ]
-        elif kind == 'picture':
-            tall, z = width * rng.uniform(0.6, 1.4), rng.uniform(1.4, 1.7)
-            parts += [
-                panel(middle, z, width + 0.05, tall + 0.05, 'plain', _tint(rng, 0.1), 0.012),
-                panel(middle, z, width, tall, _variant(rng, 'poster', 'sheet'), (1, 1, 1), 0.026),
-            ]
-        cursor += width + rng.uniform(0.1, 0.7)
 
 
 def _put(scene, item, x, y, yaw):
@@ -254,14 +141,14 @@ def _lights(rng, scene, length, width, height):
 def _room(rng, stock):
     length, width, height = rng.uniform(3, 8), rng.uniform(2.6, 6.5), rng.uniform(2.35, 3.1)
     scene = Scene('room', (length / 2, width / 2), height)
-    scene.primitives = _shell(rng, length, width, height)
+    scene.primitives = shell(rng, length, width, height)
     if rng.random() < 0.5:
         scene.primitives.append(
-            _floor(
+            floor(
                 rng.uniform(0.6, 1.4),
                 rng.uniform(0.5, 1.1),
                 0.0,
-                _variant(rng, rng.choice(['fabric', 'carpet']), 'sheet'),
+                variant(rng, rng.choice(['fabric', 'carpet']), 'sheet'),
             )
         )
     area = length * width
@@ -284,7 +171,7 @@ def _room(rng, stock):
 def _kitchen(rng, stock):
     length, width, height = rng.uniform(3, 5.5), rng.uniform(2.6, 4.5), rng.uniform(2.4, 2.8)
     scene = Scene('kitchen', (length / 2, width / 2), height)
-    scene.primitives = _shell(rng, length, width, height)
+    scene.primitives = shell(rng, length, width, height)
     at_wall, on_floor = _FURNISHINGS['kitchen']
     for _ in range(2):
         _against_wall(scene, rng, length, width, furniture.kitchen(rng))
@@ -308,7 +195,7 @@ def _kitchen(rng, stock):
 def _bathroom(rng, stock):
     length, width, height = rng.uniform(2.2, 4), rng.uniform(2, 3.2), rng.uniform(2.3, 2.7)
     scene = Scene('bathroom', (length / 2, width / 2), height)
-    scene.primitives = _shell(rng, length, width, height)
+    scene.primitives = shell(rng, length, width, height)
     at_wall, on_floor = _FURNISHINGS['bathroom']
     _hang(scene, rng, stock, length, width)
     _furnish(
@@ -328,7 +215,7 @@ def _bathroom(rng, stock):
 def _corridor(rng, stock):
     length, width, height = rng.uniform(8, 30), rng.uniform(1.5, 3), rng.uniform(2.3, 3)
     scene = Scene('corridor', (length / 2, width / 2), height)
-    scene.primitives = _shell(rng, length, width, height)
+    scene.primitives = shell(rng, length, width, height)
     at_wall, on_floor = _FURNISHINGS['corridor']
     lining = (
         furniture.cabinet,
@@ -356,7 +243,7 @@ def _corridor(rng, stock):
 def _hall(rng, stock):
     length, width, height = rng.uniform(12, 30), rng.uniform(10, 24), rng.uniform(4, 9)
     scene = Scene('hall', (length / 2, width / 2), height)
-    scene.primitives = _shell(rng, length, width, height)
+    scene.primitives = shell(rng, length, width, height)
     if rng.random() < 0.6:
         for x in np.arange(-length / 2 + 4, length / 2 - 3, rng.uniform(4, 7)):
             for y in (-width / 4, width / 4):
@@ -373,20 +260,20 @@ def _hall(rng, stock):
 
 
 def _column(rng, height):
-    return [furniture.box(0, 0, 0, 0.4, 0.4, height, _variant(rng, 'concrete', 'solid'))]
+    return [furniture.box(0, 0, 0, 0.4, 0.4, height, variant(rng, 'concrete', 'solid'))]
 
 
 def _outdoor(rng, stock):
     scene = Scene('outdoor', (18.0, 3.5), 100.0)
     road = rng.uniform(5, 9)
     scene.primitives = [
-        _floor(70, 70, -0.03, _variant(rng, rng.choice(['grass', 'concrete']), 'sheet')),
+        floor(70, 70, -0.03, variant(rng, rng.choice(['grass', 'concrete']), 'sheet')),
         Primitive(
             BOX,
             (0, 0, -0.02),
             (70, road / 2, 0.02),
             0,
-            _variant(rng, 'concrete', 'sheet'),
+            variant(rng, 'concrete', 'sheet'),
             (0.6, 0.6, 0.62),
         ),
     ]
@@ -397,7 +284,7 @@ def _outdoor(rng, stock):
         while x < 60:
             along, tall = rng.uniform(8, 18), 3 * int(rng.integers(1, 5))
             if rng.random() < 0.75:
-                deep, color = rng.uniform(6, 10), _tint(rng, 0.5)
+                deep, color = rng.uniform(6, 10), tint(rng, 0.5)
                 scene.primitives.append(
                     furniture.box(
                         x + along / 2,
@@ -411,14 +298,14 @@ def _outdoor(rng, stock):
                     )
                 )
                 scene.primitives.append(
-                    _sheet(
+                    sheet(
                         x + along / 2,
                         side * (front - 0.02),
                         tall / 2,
                         -side * math.pi / 2,
                         along,
                         tall,
-                        _variant(rng, 'facade', 'sheet'),
+                        variant(rng, 'facade', 'sheet'),
                         color,
                     )
                 )
@@ -451,79 +338,3 @@ def _outdoor(rng, stock):
     ]
     scene.headlight, scene.ambient = 0.1, rng.uniform(0.35, 0.55)
     return scene
-
-
-def camera_pose(rng, scene):
-    """
-    Position (x, y, z), yaw, pitch, roll (radians), horizontal fov (degrees) of a camera on a robot
-    or in a hand, or None.
-    """
-    if scene.occupied and rng.random() < 0.3:
-        x, y, z, yaw, pitch = _before_a_thing(rng, scene)
-    else:
-        x, y = rng.uniform(-1, 1, 2) * np.maximum(np.array(scene.half) - 0.35, 0.1)
-        z = rng.uniform(0.1, 2.0) if rng.random() < 0.5 else rng.uniform(0.3, 1.5)
-        yaw = rng.uniform(-math.pi, math.pi)
-        if rng.random() < 0.6:  # towards the open: robots look where they go
-            aim = rng.uniform(-0.5, 0.5, 2) * np.array(scene.half)
-            yaw = math.atan2(aim[1] - y, aim[0] - x) + rng.normal(0, 0.3)
-        pitch = math.radians(np.clip(rng.normal(-8, 13), -60, 25))
-    if not scene.free(x, y, 0.15) or max(abs(x) - scene.half[0], abs(y) - scene.half[1]) > -0.2:
-        return None
-    hfov = float(np.clip(rng.normal(68, 15), 40, 110))
-    return (
-        (x, y, min(z, scene.ceiling - 0.3)),
-        yaw,
-        pitch,
-        math.radians(rng.normal(0, 2.5)),
-        hfov,
-    )
-
-
-def _before_a_thing(rng, scene):
-    """Return x, y, z, yaw, pitch of a camera that looks at something from close by."""
-    px, py, radius = scene.occupied[rng.integers(len(scene.occupied))]
-    angle, away = rng.uniform(0, 2 * math.pi), radius + rng.uniform(0.25, 1.3)
-    x, y, z = px + away * math.cos(angle), py + away * math.sin(angle), rng.uniform(0.3, 1.8)
-    pitch = math.atan2(rng.uniform(0.0, 1.0) - z, away)
-    return x, y, z, angle + math.pi + rng.normal(0, 0.25), max(pitch, math.radians(-60))
-
-
-def hands(rng, pose):
-    """Forearms and hands that reach into the picture, 0.3-0.6 m away -> primitives."""
-    (x, y, z), yaw, pitch, _, _ = pose
-    skin = tuple(rng.uniform(0.45, 1.0) * np.array([1, 0.8, 0.68]))
-    sleeve = tuple(rng.uniform(0.1, 0.9, 3)) if rng.random() < 0.5 else skin
-    parts = []
-    for side in (-1, 1)[: int(rng.integers(1, 3))]:
-        ahead, left, down = (
-            rng.uniform(0.3, 0.6),
-            side * rng.uniform(0.05, 0.25),
-            rng.uniform(0, 0.2),
-        )
-        elevation = pitch + math.radians(rng.normal(25, 15))
-        heading = yaw - side * rng.uniform(-0.2, 0.5)
-        forward = np.array(
-            [math.cos(pitch) * math.cos(yaw), math.cos(pitch) * math.sin(yaw), math.sin(pitch)]
-        )
-        across = np.array([-math.sin(yaw), math.cos(yaw), 0])
-        hand = np.array([x, y, z]) + ahead * forward + left * across - [0, 0, down]
-        pointing = np.array(
-            [
-                math.cos(elevation) * math.cos(heading),
-                math.cos(elevation) * math.sin(heading),
-                math.sin(elevation),
-            ]
-        )
-        half = math.pi / 4 - elevation / 2  # of the turn from upright to that elevation
-        tilt = (math.cos(half), 0, math.sin(half), 0)
-        parts += [
-            Primitive(
-                CAPSULE, hand - 0.2 * pointing, (0.04, 0.13), heading, 'plain', sleeve, tilt
-            ),
-            Primitive(ELLIPSOID, hand, (0.02, 0.045, 0.09), heading, 'plain', skin, tilt),
-        ]
-        for finger in range(4):
-            reach = hand + 0.1 * pointing + (finger - 1.5) * 0.022 * across
-            parts.append(Primitive(CAPSULE, reach, (0.009, 0.03), heading, 'plain', skin, tilt))
-    return parts
