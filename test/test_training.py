@@ -209,6 +209,19 @@ def test_cropping_and_flipping_keep_the_geometry():
         assert np.allclose(found[0], expected, atol=1e-5)
 
 
+def test_crops_stay_near_the_middle_and_vary_in_shape():
+    """The network is not told the principal point; other aspects are what padding is learnt by."""
+    camera, config, shapes = Intrinsics(50, 60, 39.5, 29.5), AugmentConfig(), []
+    for seed in range(60):
+        image, depth = np.zeros((60, 80, 3), np.uint8), np.ones((60, 80), np.float32)
+        _, found, moved = crop_and_flip(image, depth, camera, config, np.random.default_rng(seed))
+        for side, center, full in zip(found.shape, (moved.cy, moved.cx), (60, 80)):
+            assert abs(center - (side - 1) / 2) <= config.max_shift * (full - side) / 2 + 1
+        shapes.append(found.shape[1] / found.shape[0])
+    assert min(shapes) < 1.1 and max(shapes) > 1.7
+    assert abs(np.median(shapes) - 80 / 60) < 0.05
+
+
 def rows(path):
     with path.open() as file:
         return [(row['iteration'], row['size'], row['loss']) for row in csv.DictReader(file)]

@@ -23,6 +23,9 @@ class AugmentConfig:
     # the focal length, not the principal point: where crops lie anywhere, it cannot learn that a
     # floor seen lower in the image is nearer.
     max_shift: float = 0.2
+    # Share of crops of another aspect, to log ratios of 0.35: of a 4:3 image 16:9 is 0.29. Cameras
+    # have many, and what does not fit the network's input is padded.
+    reshape: float = 0.5
     flip: float = 0.5
     gray: float = 0.5  # many robot cameras are monochrome
     color: float = 0.8  # exposure, contrast, white balance, gamma
@@ -92,13 +95,13 @@ def to_canonical(image, depth, intrinsics, size, canonical_focal):
 
 def crop_and_flip(image, depth, intrinsics, config, rng):
     """
-    Random isotropic zoom (a crop, of the same or a slightly other aspect) and horizontal flip.
+    Random isotropic zoom (a crop, of the same or another aspect) and horizontal flip.
     """
     height, width = depth.shape
     share = rng.uniform(config.min_crop, 1.0)
-    aspect = np.exp(rng.uniform(-0.15, 0.15)) if rng.random() < 0.3 else 1.0
-    rows = min(height, round(height * share))
-    columns = min(width, round(width * share * aspect))
+    aspect = np.exp(rng.uniform(-0.35, 0.35)) if rng.random() < config.reshape else 1.0
+    rows = round(height * share / max(aspect, 1.0))
+    columns = round(width * share * min(aspect, 1.0))
     top, left = (
         round(margin / 2 * (1 + rng.uniform(-config.max_shift, config.max_shift)))
         for margin in (height - rows, width - columns)
