@@ -11,10 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def need(module, extra):
-    """
-    Skip where a module is missing, without importing it: torch dies when imported after Mesa's
-    libraries.
-    """
+    """Skip where a module is missing, without importing it."""
     if importlib.util.find_spec(module) is None:
         pytest.skip(f'{module} is not installed (extra: {extra})')
 
@@ -70,3 +67,17 @@ def test_a_missing_extra_is_named_with_its_cure():
     done = run(['torch'], 'from dar_ros.cli import main; sys.exit(main(["info", "dar_small"]))')
     assert done.returncode == 1
     assert done.stderr == 'dar: torch is missing: pip install "dar_ros[train]"\n'
+
+
+def test_rendering_and_training_share_a_process():
+    """Mesa's LLVM before torch's used to end in a segmentation fault."""
+    need('mujoco', 'sim')
+    need('timm', 'train')
+    done = run(
+        [],
+        'from dar_ros.simulation.room import RoomCamera\n'
+        'camera = RoomCamera(48, 64)\ncamera.frame(0)\n'
+        'import dar_ros.training.train\n'
+        'print("ok")\ncamera.renderer.close()',
+    )
+    assert (done.returncode, done.stdout) == (0, 'ok\n'), done.stderr

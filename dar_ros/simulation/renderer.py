@@ -5,6 +5,7 @@ depth.
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from dar_ros.simulation.textures import SIDE, texture_pool
 
 # Without a display, software rendering; MUJOCO_GL=egl or glfw chooses otherwise.
 _GL = os.environ.get('MUJOCO_GL') or ('glfw' if os.environ.get('DISPLAY') else 'osmesa')
+# torch's compiler brings an LLVM of its own. Loaded after OSMesa's it crashes the process.
+with suppress(ImportError):
+    import triton._C.libtriton  # noqa: F401
 try:
     import mujoco
 
