@@ -267,7 +267,7 @@ def test_threads_are_those_of_the_network(start_process, client, rgb):
         counts.append(len(list(Path(f'/proc/{process.pid}/task').iterdir())))
         process.terminate()
         process.wait(10)
-    assert counts[1] >= counts[0] + 3  # for each of the graphs
+    assert counts[1] >= counts[0] + 3
 
 
 def test_an_integer_serves_as_a_float(start_process, client, rgb):

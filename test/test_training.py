@@ -1,9 +1,8 @@
-"""Losses by hand, exact resume, the whole way from data to bundle."""
+"""Samples, exact resume, the whole way from data to bundle."""
 
 import csv
 import importlib.util
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +22,13 @@ from dar_ros.model.checkpoint import (
     replaced,
     save_tensors,
 )
-from dar_ros.model.dar import DAR, Upsampled
+from dar_ros.model.dar import DAR
 from dar_ros.model.from_bundle import config_of_bundle, model_from_bundle
 from dar_ros.model.presets import PRESETS
 from dar_ros.model.pretrained import load_imagenet_encoder
 from dar_ros.training import ablation
 from dar_ros.training.config import OptimizerConfig, load_config, parse_config
 from dar_ros.training.datasets import AugmentConfig, RangeConfig, TrainingSamples, crop_and_flip
-from dar_ros.training.losses import LossConfig, range_classes, silog, step_losses, total_loss
 from dar_ros.training.optimizer import learning_rate
 from dar_ros.training.sources import initial_model
 from dar_ros.training.train import Trainer
@@ -94,75 +92,6 @@ def config(tmp_path):
             ],
         }
     )
-
-
-def test_silog_by_hand():
-    error = torch.tensor([1.0, 3.0, 99.0]).view(1, 1, 1, 3)
-    valid = torch.tensor([True, True, False]).view(1, 1, 1, 3)
-    expected = 10 * math.sqrt(5 - 0.85 * 4 + 1e-6)
-    assert silog(error, valid, 10, 0.85) == pytest.approx(expected)
-    assert silog(error, torch.zeros_like(valid), 10, 0.85) == 0
-
-
-def test_the_mean_of_the_error_adds_to_the_depth_loss():
-    depth = torch.tensor([2.0, 4.0, math.nan]).view(1, 1, 1, 3)
-    predicted = torch.log(torch.tensor([1.0, 1.0, 9.0])).view(1, 1, 1, 3)
-    fine = Upsampled(predicted, torch.zeros(1, 3, 1, 3), torch.zeros(1, 1, 1, 3))
-    ranges = torch.tensor([0.1]), torch.tensor([10.0])
-    losses = [
-        step_losses(fine, depth, *ranges, 'log', LossConfig(l1_weight=weight))['depth']
-        for weight in (0.0, 2.0)
-    ]
-    assert losses[1] - losses[0] == pytest.approx(2 * (math.log(2) + math.log(4)) / 2)
-
-
-def test_silog_is_a_mean_over_images():
-    """
-    Two images in one batch cost the mean of what each costs: the batch may be cut over processes.
-    """
-    error, valid = torch.randn(2, 1, 4, 4), torch.rand(2, 1, 4, 4) > 0.3
-    alone = [silog(error[i : i + 1], valid[i : i + 1], 10, 0.5) for i in range(2)]
-    assert silog(error, valid, 10, 0.5) == pytest.approx(sum(alone) / 2)
-
-
-def test_range_classes():
-    depth = torch.tensor([0.05, 1.0, 30.0, math.inf, math.nan]).view(1, 1, 1, 5)
-    assert range_classes(depth, torch.tensor([0.1]), torch.tensor([10.0])).flatten().tolist() == [
-        0,
-        1,
-        2,
-        2,
-        255,
-    ]
-
-
-def test_unknown_and_out_of_range_pixels_have_no_depth_loss():
-    depth = torch.tensor([2.0, math.inf, math.nan, 50.0]).view(1, 1, 1, 4)
-    predicted = torch.zeros(1, 1, 1, 4, requires_grad=True)
-    fine = Upsampled(
-        predicted, torch.zeros(1, 3, 1, 4, requires_grad=True), torch.zeros(1, 1, 1, 4)
-    )
-    terms = step_losses(
-        fine, depth, torch.tensor([0.1]), torch.tensor([10.0]), 'log', LossConfig()
-    )
-    total_loss([terms], LossConfig()).backward()
-    assert predicted.grad.flatten().ne(0).tolist() == [True, False, False, False]
-    assert fine.range_logits.grad.abs().sum(1).flatten().ne(0).tolist() == [
-        True,
-        True,
-        False,
-        True,
-    ]
-
-
-def test_uncertainty_moves_nothing_but_itself():
-    depth = torch.full((1, 1, 2, 2), 2.0)
-    predicted, log_scale = (torch.zeros(1, 1, 2, 2, requires_grad=True) for _ in range(2))
-    fine = Upsampled(predicted, torch.zeros(1, 3, 2, 2), log_scale)
-    step_losses(fine, depth, torch.tensor([0.1]), torch.tensor([10.0]), 'log', LossConfig())[
-        'scale'
-    ].backward()
-    assert predicted.grad is None and log_scale.grad.ne(0).all()
 
 
 def test_learning_rate_rises_then_falls():

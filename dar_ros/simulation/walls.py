@@ -11,6 +11,7 @@ _UPRIGHT = (0.5, 0.5, 0.5, 0.5)  # a sheet's x, y and normal to world y, z and x
 
 
 def variant(rng, kind, mapping):
+    """Name of one of the hundred variants of a material (see textures)."""
     return f'{kind}/{mapping}/{rng.integers(100)}'
 
 
@@ -22,10 +23,12 @@ def sheet(x, y, z, yaw, width, height, material, color=(1, 1, 1), thickness=0.02
 
 
 def floor(half_x, half_y, z, material, color=(1, 1, 1)):
+    """Level panel around the origin at height z; half extents in metres."""
     return Primitive(BOX, (0, 0, z), (half_x, half_y, 0.02), 0, material, color)
 
 
 def tint(rng, low=0.82):
+    """Draw a nearly grey colour (r, g, b) of at least about `low`."""
     return tuple(np.clip(rng.uniform(low, 1.0) * (1 + rng.uniform(-0.08, 0.08, 3)), 0, 1))
 
 

@@ -2,11 +2,14 @@
 Losses of METHOD: scale-invariant log depth per step, out-of-range class, Laplace uncertainty.
 """
 
+import os
+import shutil
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
+from dar_ros.errors import UsageError
 from dar_ros.model.dar import Upsampled, convex_upsample
 
 TOO_NEAR, IN_RANGE, BEYOND, UNKNOWN = 0, 1, 2, 255
@@ -22,7 +25,8 @@ class LossConfig:
     class_weight: float = 1.0
     scale_weight: float = 0.2
     step_weights: tuple = ()  # one per step; empty: all 1
-    compile: bool = False  # upsampling and losses by torch.compile: minutes at first, then faster
+    # Upsampling and losses by torch.compile: half a minute for every input size, then faster.
+    compile: bool = False
 
 
 def range_classes(depth, depth_min, depth_max):
@@ -111,10 +115,12 @@ class LossModule(torch.nn.Module):
     def __init__(self, model, loss):
         super().__init__()
         self.model, self.loss = model, loss
-        # Bound by memory at the input's size: a third of an iteration on a CPU unless compiled.
-        self.of_steps = (
-            torch.compile(self._of_steps, dynamic=False) if loss.compile else self._of_steps
-        )
+        self.of_steps = self._of_steps
+        if loss.compile:
+            if shutil.which(os.environ.get('CXX', 'g++')) is None:
+                raise UsageError('loss: compile needs a C++ compiler: apt-get install g++')
+            # Bound by memory at the input's size: a third of an iteration on a CPU otherwise.
+            self.of_steps = torch.compile(self._of_steps, dynamic=False)
 
     def _of_steps(self, maps, mask, depth, depth_min, depth_max):
         space = self.model.config.bin_space
