@@ -276,14 +276,15 @@ def test_cycles_of_the_lifecycle_leak_nothing(start_process, client, rgb):
     )
     seen = []
     with Stream(client, rgb, 20):
-        for _ in range(12):
+        for _ in range(50):
             for step in steps:
                 assert client.transition(step)
                 if step == Transition.TRANSITION_ACTIVATE:
                     assert serves(client, 2)
             seen.append((resident(process), *handles(process)))
     memory, files, threads = zip(*seen)
-    assert min(memory[-4:]) - min(memory[:4]) < 40, memory  # twelve models would be far more
+    # glibc's heap fills its gaps for twenty rounds, then stays; 0.6 MB a round would show.
+    assert min(memory[-10:]) - min(memory[15:25]) < 15, memory
     assert files[-1] <= files[3] and threads[-1] <= threads[3], (files, threads)
 
 

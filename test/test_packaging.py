@@ -26,9 +26,9 @@ KEYS = {
 }
 # Brought by an extra of setup.py, when somebody wants what needs it; never by rosdep.
 OPTIONAL = {
-    'torch', 'timm', 'safetensors', 'lightning_fabric', 'onnx', 'onnxscript', 'mujoco', 'trimesh',
-    'PIL', 'rosbags', 'tensorrt', 'tensorrt_rtx_bindings', 'pycuda', 'cuda', 'transformers',
-    'hypothesis', 'psutil', 'catkin_pkg', 'matplotlib', 'cv_bridge',
+    'torch', 'triton', 'timm', 'safetensors', 'lightning_fabric', 'onnx', 'onnxscript', 'mujoco',
+    'trimesh', 'PIL', 'rosbags', 'tensorrt', 'tensorrt_rtx_bindings', 'pycuda', 'cuda',
+    'transformers', 'hypothesis', 'psutil', 'catkin_pkg', 'matplotlib', 'cv_bridge',
 }  # fmt: skip
 SHIPPED = (
     'package.xml',
