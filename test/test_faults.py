@@ -283,8 +283,8 @@ def test_cycles_of_the_lifecycle_leak_nothing(start_process, client, rgb):
                     assert serves(client, 2)
             seen.append((resident(process), *handles(process)))
     memory, files, threads = zip(*seen)
-    # glibc's heap fills its gaps for twenty rounds, then stays; 0.6 MB a round would show.
-    assert min(memory[-10:]) - min(memory[15:25]) < 15, memory
+    # A heap that is still settling grows in steps, a leak in every round; a model has 30 MB.
+    assert np.median(np.diff(memory[25:])) < 0.2 and memory[-1] - memory[0] < 150, memory
     assert files[-1] <= files[3] and threads[-1] <= threads[3], (files, threads)
 
 
