@@ -84,7 +84,7 @@ def test_without_a_canonical_camera_the_focal_length_is_ignored(canonical, tmp_p
     """In what training learns from, in validation, and in what is served."""
     config = replace(SMALL, canonical=canonical, canonical_focal=80.0)
     factor = 2.0 if canonical else 1.0
-    still = AugmentConfig(1.0, 0, 0, 0, 0, 0, 0)
+    still = AugmentConfig(min_crop=1.0, max_shift=0, reshape=0, flip=0, color=0)
     frames = [view(80.0), view(40.0)]
     samples = TrainingSamples(
         frames, (64, 96), config.focal_at((64, 96)), RangeConfig(), still, (0, 0), 2

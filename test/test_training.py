@@ -28,7 +28,6 @@ from dar_ros.model.presets import PRESETS
 from dar_ros.model.pretrained import load_imagenet_encoder
 from dar_ros.training import ablation
 from dar_ros.training.config import OptimizerConfig, load_config, parse_config
-from dar_ros.training.datasets import AugmentConfig, RangeConfig, TrainingSamples, crop_and_flip
 from dar_ros.training.optimizer import learning_rate
 from dar_ros.training.sources import initial_model
 from dar_ros.training.train import Trainer
@@ -97,58 +96,6 @@ def config(tmp_path):
 def test_learning_rate_rises_then_falls():
     config = OptimizerConfig(start=1.0, peak=5.0, end=0.0, warmup=0.5)
     assert [learning_rate(i, 8, config) for i in range(9)] == [1, 2, 3, 4, 5, 3.75, 2.5, 1.25, 0]
-
-
-def test_a_sample_depends_on_its_number_only():
-    class Frames:
-        def __len__(self):
-            return 6
-
-        def __getitem__(self, index):
-            from dar_ros.simulation.dataset import StoredFrame
-
-            return StoredFrame(*FakeFrames().items[index])
-
-    samples = [
-        TrainingSamples(Frames(), (32, 48), 40.0, RangeConfig(), AugmentConfig(), (0, 0), 40)
-        for _ in range(2)
-    ]
-    samples[1][3]
-    for a, b in zip(samples[0][17], samples[1][17]):
-        assert torch.equal(
-            a.nan_to_num(-1.0) if a.is_floating_point() else a,
-            b.nan_to_num(-1.0) if b.is_floating_point() else b,
-        )
-    assert not torch.equal(samples[0][17][0], samples[0][18][0])
-
-
-def test_cropping_and_flipping_keep_the_geometry():
-    """
-    A depth map that codes its own rays: after crop and flip the intrinsics still give |x| of every
-    pixel.
-    """
-    camera = Intrinsics(50, 60, 39.5, 29.5)
-    rays = np.tile(np.abs((np.arange(80, dtype=np.float32) - camera.cx) / camera.fx), (60, 1))
-    image = np.zeros((60, 80, 3), np.uint8)
-    for seed in range(8):
-        _, found, moved = crop_and_flip(
-            image, rays, camera, AugmentConfig(), np.random.default_rng(seed)
-        )
-        expected = np.abs((np.arange(found.shape[1]) - moved.cx) / moved.fx)
-        assert np.allclose(found[0], expected, atol=1e-5)
-
-
-def test_crops_stay_near_the_middle_and_vary_in_shape():
-    """The network is not told the principal point; other aspects are what padding is learnt by."""
-    camera, config, shapes = Intrinsics(50, 60, 39.5, 29.5), AugmentConfig(), []
-    for seed in range(60):
-        image, depth = np.zeros((60, 80, 3), np.uint8), np.ones((60, 80), np.float32)
-        _, found, moved = crop_and_flip(image, depth, camera, config, np.random.default_rng(seed))
-        for side, center, full in zip(found.shape, (moved.cy, moved.cx), (60, 80)):
-            assert abs(center - (side - 1) / 2) <= config.max_shift * (full - side) / 2 + 1
-        shapes.append(found.shape[1] / found.shape[0])
-    assert min(shapes) < 1.1 and max(shapes) > 1.7
-    assert abs(np.median(shapes) - 80 / 60) < 0.05
 
 
 def rows(path):

@@ -32,6 +32,9 @@ class AugmentConfig:
     noise: float = 0.4
     blur: float = 0.3
     jpeg: float = 0.2
+    # What a renderer has and the world has not: its surfaces, and its light.
+    surfaces: float = 0.0  # random convolutions (Xu et al., ICLR 2021): shapes stay
+    light: float = 0.0  # a smooth random field of exposure
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,10 @@ def crop_and_flip(image, depth, intrinsics, config, rng):
 
 def photometric(image, config, rng):
     """Vary what a camera varies; uint8 (H, W, 3) in and out."""
+    if rng.random() < config.surfaces:
+        image = convolved(image, rng)
+    if rng.random() < config.light:
+        image = relit(image, rng)
     if rng.random() < config.color:
         # White walls burnt out, dark corners lost: real cameras do both.
         gain = np.exp(rng.normal(0.12, 0.35)) * np.exp(rng.normal(0, 0.06, 3))
@@ -136,3 +143,35 @@ def photometric(image, config, rng):
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))]
         image = cv2.imdecode(cv2.imencode('.jpg', image, quality)[1], cv2.IMREAD_COLOR)
     return image
+
+
+def convolved(image, rng):
+    """
+    Mix an image with a random convolution of it, as bright and as contrasty; uint8 (H, W, 3) in
+    and out.
+
+    Textures and colours change, edges stay where they are (Xu et al., Robust and generalizable
+    visual representation learning via random convolutions, ICLR 2021, mixing variant).
+    """
+    size = int(rng.choice([1, 3, 5]))
+    spread = 1 / np.sqrt(3 * size * size)
+    other = np.zeros(image.shape, np.float32)
+    for channel in range(3):
+        kernel = rng.normal(0, spread, (3, size, size)).astype(np.float32)
+        for source in range(3):
+            other[..., channel] += cv2.filter2D(
+                np.ascontiguousarray(image[..., source]), cv2.CV_32F, kernel[source]
+            )
+    mean, deviation = (s.reshape(1, 1, 3) for s in cv2.meanStdDev(other))
+    own_mean, own_deviation = (s.reshape(1, 1, 3) for s in cv2.meanStdDev(image))
+    other = (other - mean) * (own_deviation / (deviation + 1)) + own_mean
+    share = rng.uniform(0, 0.8)
+    return np.clip(image * (1 - share) + other * share, 0, 255).astype(np.uint8)
+
+
+def relit(image, rng):
+    """Multiply by a smooth random field, as lamps and windows would; uint8 (H, W, 3)."""
+    rows, columns = rng.integers(2, 6, 2)
+    field = np.exp(rng.normal(0, 0.35, (rows, columns))).astype(np.float32)
+    field = cv2.resize(field, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return np.clip(image * field[..., None], 0, 255).astype(np.uint8)

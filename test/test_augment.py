@@ -1,0 +1,111 @@
+"""What training varies: crops, cameras, surfaces and light."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
+
+from dar_ros.geometry import Intrinsics
+from dar_ros.simulation.dataset import StoredFrame
+from dar_ros.training.datasets import (
+    AugmentConfig,
+    RangeConfig,
+    TrainingSamples,
+    convolved,
+    crop_and_flip,
+    photometric,
+    relit,
+)
+
+NOTHING = AugmentConfig(
+    min_crop=1.0, max_shift=0, reshape=0, flip=0, gray=0, color=0, noise=0, blur=0, jpeg=0
+)
+
+
+def picture(size=(60, 80)):
+    """Smooth noise of middling contrast, with one edge down the middle."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(90, 4, (*size, 3))
+    image[:, size[1] // 2 :] += 60
+    return image.astype(np.uint8)
+
+
+def test_a_sample_depends_on_its_number_only():
+    image, depth = picture(), np.full((60, 80), 2.0, np.float32)
+    frames = [StoredFrame(image, depth + n, Intrinsics(50, 50, 39.5, 29.5)) for n in range(6)]
+    augment = AugmentConfig(surfaces=0.5, light=0.5)
+    samples = [
+        TrainingSamples(frames, (32, 48), 40.0, RangeConfig(), augment, (0, 0), 40)
+        for _ in range(2)
+    ]
+    samples[1][3]
+    for a, b in zip(samples[0][17], samples[1][17]):
+        assert torch.equal(
+            a.nan_to_num(-1.0) if a.is_floating_point() else a,
+            b.nan_to_num(-1.0) if b.is_floating_point() else b,
+        )
+    assert not torch.equal(samples[0][17][0], samples[0][18][0])
+
+
+def test_cropping_and_flipping_keep_the_geometry():
+    """
+    A depth map that codes its own rays: after crop and flip the intrinsics still give |x| of every
+    pixel.
+    """
+    camera = Intrinsics(50, 60, 39.5, 29.5)
+    rays = np.tile(np.abs((np.arange(80, dtype=np.float32) - camera.cx) / camera.fx), (60, 1))
+    image = np.zeros((60, 80, 3), np.uint8)
+    for seed in range(8):
+        _, found, moved = crop_and_flip(
+            image, rays, camera, AugmentConfig(), np.random.default_rng(seed)
+        )
+        expected = np.abs((np.arange(found.shape[1]) - moved.cx) / moved.fx)
+        assert np.allclose(found[0], expected, atol=1e-5)
+
+
+def test_crops_stay_near_the_middle_and_vary_in_shape():
+    """The network is not told the principal point; other aspects are what padding is learnt by."""
+    camera, config, shapes = Intrinsics(50, 60, 39.5, 29.5), AugmentConfig(), []
+    for seed in range(60):
+        image, depth = np.zeros((60, 80, 3), np.uint8), np.ones((60, 80), np.float32)
+        _, found, moved = crop_and_flip(image, depth, camera, config, np.random.default_rng(seed))
+        for side, center, full in zip(found.shape, (moved.cy, moved.cx), (60, 80)):
+            assert abs(center - (side - 1) / 2) <= config.max_shift * (full - side) / 2 + 1
+        shapes.append(found.shape[1] / found.shape[0])
+    assert min(shapes) < 1.1 and max(shapes) > 1.7
+    assert abs(np.median(shapes) - 80 / 60) < 0.05
+
+
+@pytest.mark.parametrize('name', ['gray', 'color', 'noise', 'blur', 'jpeg', 'surfaces', 'light'])
+def test_each_photometric_setting_has_an_effect_and_only_where_it_is_set(name):
+    image = picture()
+    image[..., 2] //= 2
+    assert (photometric(image, NOTHING, np.random.default_rng(0)) == image).all()
+    varied = photometric(image, replace(NOTHING, **{name: 1.0}), np.random.default_rng(1))
+    assert varied.shape == image.shape and varied.dtype == np.uint8
+    assert (varied != image).mean() > 0.2
+
+
+def test_random_convolutions_leave_edges_and_brightness():
+    image, changes = picture(), []
+    for seed in range(20):
+        varied = convolved(image, np.random.default_rng(seed)).astype(float)
+        assert abs(varied.mean() - image.mean()) < 12
+        edge = np.abs(np.diff(varied, axis=1)).mean((0, 2))
+        # A convolution may take an edge's contrast, and put none elsewhere; 2 pixels at the sides.
+        assert edge[2:-2].argmax() + 2 in range(36, 43) or edge.max() < 12
+        changes.append(np.abs(varied - image).mean())
+    assert max(changes) > 10
+
+
+def test_light_varies_smoothly_and_keeps_colours():
+    image = np.full((60, 80, 3), (60, 90, 120), np.uint8)
+    for seed in range(10):
+        ratio = relit(image, np.random.default_rng(seed)) / image.astype(float)
+        unclipped = ratio.max() * 120 < 255
+        assert ratio.max() - ratio.min() > 0.1
+        if unclipped:
+            assert np.abs(ratio - ratio.mean(2, keepdims=True)).max() < 0.02
+        assert np.abs(np.diff(ratio[..., 0], axis=1)).max() < 0.3
