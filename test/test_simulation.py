@@ -13,11 +13,12 @@ from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation import dataset, meshes
 from dar_ros.simulation.dataset import TEST_SEED, SimDataset, generate, shard_frames
+from dar_ros.simulation.people import hands, limb, person, somebody
 from dar_ros.simulation.renderer import BOX, Frame, Light, Primitive, Renderer
 from dar_ros.simulation.room import RoomCamera
 from dar_ros.simulation.scenes import KINDS, make_scene
 from dar_ros.simulation.stock import Mesh
-from dar_ros.simulation.viewpoints import camera_pose, hands
+from dar_ros.simulation.viewpoints import camera_pose
 
 SIZE = (60, 80)
 
@@ -190,6 +191,42 @@ def test_hands_reach_into_the_picture(renderer):
         assert (near < 1.0).all()
         seen += near.size > 50
     assert seen > 14
+
+
+def test_a_limb_reaches_from_point_to_point(renderer):
+    """Seen from the side, its ends are where they were asked for."""
+    for end in ((2.0, 0.4, 0.3), (2.0, -0.3, -0.2), (2.0, 0.0, 0.5)):
+        renderer.load([limb((2.0, 0, 0), end, 0.05, 'plain', (1, 1, 1))], [Light((0, 0, 5), 0.5)])
+        frame = renderer.render((0, 0, 0), 0.0, 0.0, 0.0, 60)
+        rows, columns = np.nonzero(np.isfinite(frame.depth))
+        camera = frame.intrinsics
+        left, up = (camera.cx - columns) * 2 / camera.fx, (camera.cy - rows) * 2 / camera.fy
+        for found, target in ((left, end[1]), (up, end[2])):
+            assert found.min() == pytest.approx(min(0, target) - 0.05, abs=0.05)
+            assert found.max() == pytest.approx(max(0, target) + 0.05, abs=0.05)
+
+
+def test_people_stand_on_the_floor_or_lower_and_before_the_camera(renderer):
+    rng, seen = np.random.default_rng(2), []
+    for _ in range(30):
+        body = person(rng)
+        low = min(p.center[2] - (p.size[2] if p.shape == 'ellipsoid' else p.size[0]) for p in body)
+        assert -0.05 < low < 0.1
+        assert 1.1 < max(p.center[2] for p in body) < 2.0
+        pose = ((0.0, 0.0, 1.3), rng.uniform(-3, 3), rng.uniform(-0.4, 0.1), 0.0, 75.0)
+        renderer.load(somebody(rng, pose), [Light((0, 0, 5), 0.5)])
+        depth = renderer.render(*pose).depth
+        assert depth[np.isfinite(depth)].size == 0 or depth[np.isfinite(depth)].max() < 4.0
+        seen.append(np.isfinite(depth).mean())
+    assert np.mean(np.array(seen) > 0.02) > 0.8
+
+
+def test_the_close_split_is_closer():
+    near = {
+        split: np.mean([np.mean(f.depth < 1) for f in shard_frames(split, 1, 0, SIZE, 40)])
+        for split in ('train', 'close')
+    }
+    assert near['close'] > 1.5 * near['train'], near
 
 
 def test_missing_furniture_is_one_line(monkeypatch, tmp_path):

@@ -26,6 +26,7 @@ from dar_ros.model.dar import DAR
 from dar_ros.model.from_bundle import config_of_bundle, model_from_bundle
 from dar_ros.model.presets import PRESETS
 from dar_ros.model.pretrained import load_imagenet_encoder
+from dar_ros.simulation.dataset import SimDataset
 from dar_ros.training import ablation
 from dar_ros.training.config import OptimizerConfig, load_config, parse_config
 from dar_ros.training.optimizer import learning_rate
@@ -115,6 +116,16 @@ def test_frozen_parameters_keep_their_values(config, tmp_path):
     assert changed and not any(name.startswith(kept) for name in changed)
     with pytest.raises(UsageError, match='encoder.nothing'):
         Trainer(replace(config, freeze=('encoder.nothing',), out=str(tmp_path / 'other')))
+
+
+def test_frames_of_several_folders_follow_each_other(config, tmp_path):
+    other = FakeFrames(count=4, size=(30, 40)).write(tmp_path / 'other')
+    folders = [config.train_data, str(other), config.train_data]
+    trainer = Trainer(replace(config, train_data=folders))
+    first, second = (SimDataset(folder) for folder in folders[:2])
+    assert len(trainer.train_frames) == 2 * len(first) + len(second)
+    for index, expected in ((len(first), second[0]), (len(first) + len(second), first[0])):
+        assert (trainer.train_frames[index].image == expected.image).all()
 
 
 def test_training_goes_on_from_a_bundle(config, bundle):

@@ -24,23 +24,30 @@ from dar_ros.geometry import Intrinsics
 VERSION = 2  # of the generator: raise it when a frame of some seed changes
 SHARD_FRAMES = 50
 VIEWS = 4  # pictures of a scene
-HANDS = 0.08  # share of pictures with somebody's hands before the camera
 POOL_SHARDS = 25  # in a row that share textures and meshes
 TEST_SEED = 20260101  # of the frozen test split
 
 
 @dataclass(frozen=True)
 class Split:
-    """Share of scene kinds, and the number that keeps its random stream apart from the others'."""
+    """
+    Shares of scene kinds, and of pictures that look at something from close by, with somebody's
+    hands, with people before the camera.
+    """
 
-    stream: int
+    stream: int  # keeps its random numbers apart from the others'
     kinds: dict
+    near: float = 0.3
+    hands: float = 0.08
+    people: float = 0.0
 
 
 _SEEN = {'room': 0.66, 'corridor': 0.14, 'hall': 0.09, 'outdoor': 0.11}
 # Kitchens, bathrooms and their furniture are never trained on, nor a seventh of all other meshes.
 SPLITS = {
     'train': Split(0, _SEEN),
+    # More to train on: what is within a robot's reach, and who.
+    'close': Split(3, _SEEN, near=0.8, hands=0.15, people=0.35),
     'val': Split(1, _SEEN),
     'test': Split(
         2,
@@ -200,33 +207,35 @@ _renderers = {}
 
 def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
     """Yield the first `count` frames of a shard."""
+    from dar_ros.simulation.people import hands, somebody
     from dar_ros.simulation.renderer import Renderer
     from dar_ros.simulation.scenes import make_scene
     from dar_ros.simulation.stock import Stock
-    from dar_ros.simulation.viewpoints import camera_pose, hands
+    from dar_ros.simulation.viewpoints import camera_pose
 
-    rng = np.random.default_rng((seed, SPLITS[split].stream, shard))
+    shares = SPLITS[split]
+    rng = np.random.default_rng((seed, shares.stream, shard))
     # Textures and meshes cost a GL context and seconds.
-    key = (*size, seed, SPLITS[split].stream, shard // POOL_SHARDS)
+    key = (*size, seed, shares.stream, shard // POOL_SHARDS)
     if key not in _renderers:
         for renderer, _ in _renderers.values():
             renderer.close()
         _renderers.clear()
         stock = Stock(np.random.default_rng((11, *key[2:])), held_out=split == 'test')
         _renderers[key] = Renderer(*size, key[2:], stock), stock
-    (renderer, stock), kinds = _renderers[key], SPLITS[split].kinds
+    (renderer, stock), kinds = _renderers[key], shares.kinds
     made = 0
     while made < count:
         scene = make_scene(rng, rng.choice(list(kinds), p=list(kinds.values())), stock)
         views = 0
         for _ in range(VIEWS * 5):
-            pose = camera_pose(rng, scene)
+            pose = camera_pose(rng, scene, shares.near)
             if pose is None:
                 continue
-            reaching = hands(rng, pose) if rng.random() < HANDS else []
-            renderer.load(
-                reaching + scene.primitives, scene.lights, scene.headlight, scene.ambient
-            )
+            before = hands(rng, pose) if rng.random() < shares.hands else []
+            if shares.people and rng.random() < shares.people:
+                before += somebody(rng, pose)
+            renderer.load(before + scene.primitives, scene.lights, scene.headlight, scene.ambient)
             frame = renderer.render(*pose)
             if not worth_keeping(frame.depth):
                 continue

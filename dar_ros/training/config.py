@@ -44,7 +44,7 @@ class TrainConfig:
 
     name: str
     model: ModelConfig
-    train_data: str
+    train_data: str  # a folder, or a list of them; one that is named twice counts twice
     val_data: str
     out: str
     stages: tuple

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch.utils.data import ConcatDataset
+
 from dar_ros.bundle import MANIFEST, open_bundle
 from dar_ros.errors import UsageError
 from dar_ros.evaluation.datasets import DATASETS, open_dataset
@@ -14,7 +16,12 @@ from dar_ros.simulation.dataset import SimDataset
 
 
 def open_frames(dataset, folder, split):
-    """Frames of a simulated or a real data set; the latter with its protocol's crop."""
+    """
+    Frames of a simulated or a real data set, the latter with its protocol's crop, or of several
+    folders.
+    """
+    if not isinstance(folder, str):
+        return ConcatDataset([open_frames(dataset, one, split) for one in folder])
     if dataset == 'sim':
         return SimDataset(folder)
     if dataset not in DATASETS:
