@@ -50,7 +50,8 @@ def run(bench):
         for k, (module, given) in enumerate(zip(modules, arguments))
     ]
     from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
-    from dar_ros.export import STEP_INPUTS, step_inputs
+    from dar_ros.export import step_inputs
+    from dar_ros.model.export_graphs import STEP_INPUTS
 
     backend = OnnxRuntimeBackend(bundle, threads=bench.threads)
     # Of every step what does not come from the one before: the first step's state, sizes, image.
@@ -166,7 +167,8 @@ def _flops(model, reference, modules, arguments):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dar_ros.export import StepGraph, step_inputs
+    from dar_ros.export import step_inputs
+    from dar_ros.model.export_graphs import StepGraph
 
     def count(run):
         # The plain attention: its products are counted, a fused kernel's may not be.

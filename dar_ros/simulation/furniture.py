@@ -2,43 +2,15 @@
 Things of true size, built of primitives around the origin: front towards +x, standing on z = 0.
 """
 
-import math
-
-from dar_ros.simulation.renderer import BOX, CAPSULE, CYLINDER, ELLIPSOID, Primitive
-
-_LYING = (math.cos(math.pi / 4), math.sin(math.pi / 4), 0, 0)  # a cylinder's axis along y
-
-
-def box(x, y, z, depth, width, height, material='plain', color=(1, 1, 1)):
-    """Box of full sizes whose bottom centre is (x, y, z)."""
-    return Primitive(
-        BOX, (x, y, z + height / 2), (depth / 2, width / 2, height / 2), 0, material, color
-    )
-
-
-def post(x, y, z, radius, height, color, material='plain'):
-    """Upright cylinder standing at (x, y, z)."""
-    return Primitive(CYLINDER, (x, y, z + height / 2), (radius, height / 2), 0, material, color)
-
-
-def _wood(rng):
-    return f'wood/solid/{rng.integers(100)}'
-
-
-def _paint(rng):
-    return tuple(rng.uniform(0.15, 0.95) * (1 + rng.uniform(-0.25, 0.25, 3)))
-
-
-def _finish(rng):
-    """Material and colour of a piece of furniture: wood or paint."""
-    return (_wood(rng), (1, 1, 1)) if rng.random() < 0.6 else ('plain', _paint(rng))
+from dar_ros.simulation.renderer import CAPSULE, ELLIPSOID, Primitive
+from dar_ros.simulation.solids import box, finish, paint, post
 
 
 def table(rng):
     """Dining table or desk with something on it."""
     width, depth, height = rng.uniform(1.0, 1.9), rng.uniform(0.6, 0.95), rng.uniform(0.71, 0.77)
-    material, color = _finish(rng)
-    legs = _paint(rng)
+    material, color = finish(rng)
+    legs = paint(rng)
     parts = [box(0, 0, height - 0.03, depth, width, 0.03, material, color)]
     parts += [
         box(
@@ -88,18 +60,18 @@ def clutter(rng, x, y, z):
     """Make a mug, bottle, book or carton."""
     kind = rng.integers(4)
     if kind == 0:
-        return [post(x, y, z, 0.04, 0.09, _paint(rng))]
+        return [post(x, y, z, 0.04, 0.09, paint(rng))]
     if kind == 1:
-        color = _paint(rng)
+        color = paint(rng)
         return [post(x, y, z, 0.035, 0.2, color), post(x, y, z + 0.2, 0.014, 0.08, color)]
     if kind == 2:
-        return [box(x, y, z, 0.22, 0.15, rng.uniform(0.015, 0.05), 'plain', _paint(rng))]
+        return [box(x, y, z, 0.22, 0.15, rng.uniform(0.015, 0.05), 'plain', paint(rng))]
     return [box(x, y, z, *rng.uniform(0.1, 0.3, 3), f'poster/solid/{rng.integers(100)}')]
 
 
 def chair(rng):
     """Kitchen chair, or an office chair on a column."""
-    material, color = _finish(rng)
+    material, color = finish(rng)
     seat, width = rng.uniform(0.43, 0.48), rng.uniform(0.4, 0.48)
     parts = [
         box(0, 0, seat - 0.04, width, width, 0.04, material, color),
@@ -142,7 +114,7 @@ def chair(rng):
 def shelf(rng):
     """Open bookcase 28-40 cm deep with boards every 30-38 cm."""
     width, depth, height = rng.uniform(0.6, 1.2), rng.uniform(0.28, 0.4), rng.uniform(0.9, 2.2)
-    material, color = _finish(rng)
+    material, color = finish(rng)
     parts = [box(0, sy * width / 2, 0, depth, 0.02, height, material, color) for sy in (-1, 1)]
     parts.append(box(-depth / 2, 0, 0, 0.01, width, height, material, color))
     rows = int(height / 0.36)
@@ -169,7 +141,7 @@ def cabinet(rng):
     """Sideboard, drawers or wardrobe with doors and handles."""
     width, depth = rng.uniform(0.5, 1.6), rng.uniform(0.4, 0.62)
     height = rng.choice([rng.uniform(0.6, 1.1), rng.uniform(1.8, 2.2)])
-    material, color = _finish(rng)
+    material, color = finish(rng)
     parts = [
         box(0, 0, 0.06, depth, width, height - 0.06, material, color),
         box(0, 0, 0, depth - 0.06, width - 0.04, 0.06, 'plain', (0.1, 0.1, 0.1)),
@@ -210,7 +182,7 @@ def sofa(rng):
     """Armchair to three-seater, seat at 42 cm."""
     width, depth = rng.uniform(0.85, 2.3), rng.uniform(0.8, 0.98)
     material = f'fabric/solid/{rng.integers(100)}' if rng.random() < 0.6 else 'plain'
-    color = _paint(rng) if material == 'plain' else (1, 1, 1)
+    color = paint(rng) if material == 'plain' else (1, 1, 1)
     parts = [
         box(0, 0, 0.06, depth, width, 0.22, material, color),
         box(-depth / 2 + 0.1, 0, 0.06, 0.2, width, rng.uniform(0.68, 0.85), material, color),
@@ -252,7 +224,7 @@ def sofa(rng):
 def bed(rng):
     """Bed 2 m long with mattress, pillow and headboard."""
     width = rng.choice([0.9, 1.4, 1.6, 1.8])
-    material, color = _finish(rng)
+    material, color = finish(rng)
     linen = f'fabric/solid/{rng.integers(100)}'
     parts = [
         box(0, 0, 0.1, 2.05, width, 0.22, material, color),
@@ -267,81 +239,11 @@ def bed(rng):
     return parts, 2.05, width
 
 
-def kitchen(rng):
-    """Counter 90 cm high and 60 deep, oven, wall cabinets."""
-    width = rng.uniform(1.8, 3.2)
-    material, color = _finish(rng)
-    parts = [
-        box(0, 0, 0.1, 0.58, width, 0.76, material, color),
-        box(0.01, 0, 0.87, 0.62, width, 0.04, f'concrete/solid/{rng.integers(9)}'),
-        box(-0.12, 0, 1.42, 0.35, width, 0.7, material, color),
-    ]
-    units = int(width / 0.6)
-    for i in range(units):
-        y = (i + 0.5) * width / units - width / 2
-        parts.append(
-            box(
-                0.3,
-                y,
-                0.12,
-                0.02,
-                width / units - 0.01,
-                0.72,
-                material,
-                tuple(0.88 * c for c in color),
-            )
-        )
-        parts.append(box(0.32, y, 0.78, 0.02, 0.16, 0.015, 'plain', (0.75, 0.75, 0.75)))
-    parts.append(box(0.31, 0, 0.25, 0.02, 0.56, 0.45, 'plain', (0.05, 0.05, 0.06)))
-    for _ in range(3):
-        parts += clutter(rng, rng.uniform(-0.15, 0.2), rng.uniform(-0.4, 0.4) * width, 0.91)
-    return parts, 0.62, width
-
-
-def fridge(rng):
-    """Fridge-freezer, 60 x 65 cm."""
-    height, color = rng.uniform(1.4, 2.0), (rng.uniform(0.6, 0.95),) * 3
-    return (
-        [
-            box(0, 0, 0.03, 0.62, 0.6, height, 'plain', color),
-            box(0.32, 0, 0.05, 0.03, 0.59, height * 0.33, 'plain', color),
-            box(0.32, 0, height * 0.36 + 0.05, 0.03, 0.59, height * 0.62, 'plain', color),
-            box(0.35, 0.24, height * 0.45, 0.03, 0.02, 0.35, 'plain', (0.5, 0.5, 0.5)),
-        ],
-        0.65,
-        0.6,
-    )
-
-
-def radiator(rng):
-    """Panel radiator 60 cm high."""
-    width = rng.uniform(0.6, 1.4)
-    ribs = int(width / 0.1)
-    return (
-        [box(0, 0, 0.12, 0.06, width, 0.6)]
-        + [
-            box(
-                0.04,
-                (i + 0.5) * width / ribs - width / 2,
-                0.14,
-                0.02,
-                0.05,
-                0.56,
-                'plain',
-                (0.9, 0.9, 0.9),
-            )
-            for i in range(ribs)
-        ],
-        0.12,
-        width,
-    )
-
-
 def plant(rng):
     """Pot plant up to a small tree."""
     height, pot = rng.uniform(0.5, 1.6), rng.uniform(0.12, 0.2)
     parts = [
-        post(0, 0, 0, pot, 0.28, _paint(rng)),
+        post(0, 0, 0, pot, 0.28, paint(rng)),
         post(0, 0, 0.28, 0.02, height * 0.5, (0.3, 0.2, 0.1)),
     ]
     for _ in range(7):
@@ -362,7 +264,7 @@ def plant(rng):
 
 def lamp(rng):
     """Floor lamp."""
-    height, color = rng.uniform(1.4, 1.8), _paint(rng)
+    height, color = rng.uniform(1.4, 1.8), paint(rng)
     return (
         [
             post(0, 0, 0, 0.15, 0.03, color),
@@ -377,7 +279,7 @@ def lamp(rng):
 def bin_(rng):
     """Waste bin."""
     radius = rng.uniform(0.12, 0.2)
-    return [post(0, 0, 0, radius, rng.uniform(0.28, 0.65), _paint(rng))], 2 * radius, 2 * radius
+    return [post(0, 0, 0, radius, rng.uniform(0.28, 0.65), paint(rng))], 2 * radius, 2 * radius
 
 
 def carton(rng):
@@ -398,7 +300,7 @@ def carton(rng):
 def person(rng):
     """Standing adult, 1.55-1.9 m."""
     height = rng.uniform(1.55, 1.9)
-    shirt, trousers = _paint(rng), _paint(rng)
+    shirt, trousers = paint(rng), paint(rng)
     skin = tuple(rng.uniform(0.4, 0.95) * c for c in (1, 0.8, 0.68))
     leg, torso = height * 0.47, height * 0.33
     parts = [
@@ -418,101 +320,3 @@ def person(rng):
         Primitive(ELLIPSOID, (0, 0, height - 0.12), (0.095, 0.08, 0.12), 0, 'plain', skin),
     ]
     return parts, 0.4, 0.5
-
-
-def rack(rng):
-    """Pallet rack 2.7 m wide with crates."""
-    levels, steel = int(rng.integers(2, 5)), (0.1, 0.2, rng.uniform(0.4, 0.7))
-    parts = [
-        box(sx * 0.5, sy * 1.35, 0, 0.1, 0.1, levels * 1.5, 'plain', steel)
-        for sx in (-1, 1)
-        for sy in (-1, 1)
-    ]
-    for i in range(levels):
-        parts += [
-            box(sx * 0.5, 0, i * 1.5 + 0.1, 0.05, 2.7, 0.12, 'plain', (0.9, 0.45, 0.1))
-            for sx in (-1, 1)
-        ]
-        for y in (-0.85, 0, 0.85):
-            if rng.random() < 0.75:
-                parts += [
-                    box(0, y, i * 1.5 + 0.22, 1.0, 0.8, 0.14, f'wood/solid/{rng.integers(100)}'),
-                    box(
-                        0,
-                        y,
-                        i * 1.5 + 0.36,
-                        0.95,
-                        0.75,
-                        rng.uniform(0.4, 1.0),
-                        'plain',
-                        _paint(rng),
-                    ),
-                ]
-    return parts, 1.1, 2.8
-
-
-def car(rng):
-    """Passenger car, 4.2 x 1.8 x 1.5 m."""
-    paint, glass = _paint(rng), (0.08, 0.1, 0.12)
-    parts = [
-        box(0, 0, 0.25, 4.2, 1.78, 0.6, 'plain', paint),
-        box(-0.2, 0, 0.85, 2.3, 1.6, 0.5, 'plain', glass),
-        box(-0.2, 0, 1.35, 1.8, 1.5, 0.08, 'plain', paint),
-    ]
-    parts += [
-        Primitive(
-            CYLINDER,
-            (sx * 1.3, sy * 0.82, 0.32),
-            (0.32, 0.1),
-            0,
-            'plain',
-            (0.05, 0.05, 0.05),
-            _LYING,
-        )
-        for sx in (-1, 1)
-        for sy in (-1, 1)
-    ]
-    return parts, 4.2, 1.8
-
-
-def tree(rng):
-    """Tree of 4-9 m."""
-    height = rng.uniform(4, 9)
-    parts = [post(0, 0, 0, rng.uniform(0.12, 0.25), height * 0.5, (0.33, 0.24, 0.16))]
-    for _ in range(4):
-        green = (rng.uniform(0.08, 0.3), rng.uniform(0.3, 0.5), 0.12)
-        center = (*rng.uniform(-0.12, 0.12, 2) * height, rng.uniform(0.5, 0.9) * height)
-        parts.append(
-            Primitive(
-                ELLIPSOID, center, tuple(rng.uniform(0.12, 0.25, 3) * height), 0, 'plain', green
-            )
-        )
-    return parts, 1.0, 1.0
-
-
-WALL_ITEMS = (
-    table,
-    shelf,
-    shelf,
-    cabinet,
-    cabinet,
-    sofa,
-    sofa,
-    bed,
-    fridge,
-    radiator,
-    plant,
-    lamp,
-    chair,
-)
-FLOOR_ITEMS = (table, chair, chair, chair, carton, plant, bin_, person, lamp)
-
-
-def place(item, x, y, yaw):
-    """Parts of an item, turned by yaw about the vertical and moved to (x, y)."""
-    c, s = math.cos(yaw), math.sin(yaw)
-    for p in item:
-        px, py, pz = p.center
-        p.center = (x + c * px - s * py, y + s * px + c * py, pz)
-        p.yaw += yaw
-    return item

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from dar_ros.simulation.furniture import place
 from dar_ros.simulation.renderer import CAPSULE, ELLIPSOID, Primitive
+from dar_ros.simulation.solids import place
 
 _SKIN = np.array([1, 0.8, 0.68])
 

@@ -5,12 +5,40 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dar_ros.simulation import furniture
+from dar_ros.simulation import fixtures, furniture
 from dar_ros.simulation.renderer import BOX, Light, Primitive
+from dar_ros.simulation.solids import box, place, post
 from dar_ros.simulation.walls import floor, sheet, shell, tint, variant
 
 KINDS = ('room', 'corridor', 'hall', 'outdoor', 'kitchen', 'bathroom')
-# What stands at the walls and on the floor, by kind; a room is one of several.
+# What stands at the walls and on the floor: built here,
+_WALL_ITEMS = (
+    furniture.table,
+    furniture.shelf,
+    furniture.shelf,
+    furniture.cabinet,
+    furniture.cabinet,
+    furniture.sofa,
+    furniture.sofa,
+    furniture.bed,
+    fixtures.fridge,
+    fixtures.radiator,
+    furniture.plant,
+    furniture.lamp,
+    furniture.chair,
+)
+_FLOOR_ITEMS = (
+    furniture.table,
+    furniture.chair,
+    furniture.chair,
+    furniture.chair,
+    furniture.carton,
+    furniture.plant,
+    furniture.bin_,
+    furniture.person,
+    furniture.lamp,
+)
+# and of the stock of meshes, by kind; a room is one of several.
 _ROOMS = (
     (('lounge', 'lounge', 'storage', 'standing', 'desk'), ('low', 'standing', 'chair', 'dining')),
     (('bed', 'storage', 'storage', 'desk', 'standing'), ('chair', 'small', 'standing')),
@@ -87,7 +115,7 @@ def _put(scene, item, x, y, yaw):
     radius = 0.45 * max(depth, width)
     if not scene.free(x, y, radius * 0.75):
         return False
-    scene.primitives += furniture.place(parts, x, y, yaw)
+    scene.primitives += place(parts, x, y, yaw)
     scene.occupied.append((x, y, radius))
     return True
 
@@ -133,7 +161,7 @@ def _lights(rng, scene, length, width, height):
             )
         )
         scene.primitives.append(
-            furniture.post(x, y, height - 0.1, rng.uniform(0.1, 0.25), 0.1, (1, 1, 0.93))
+            post(x, y, height - 0.1, rng.uniform(0.1, 0.25), 0.1, (1, 1, 0.93))
         )
     scene.headlight, scene.ambient = rng.uniform(0.05, 0.35), rng.uniform(0.4, 0.65)
 
@@ -159,9 +187,9 @@ def _room(rng, stock):
         rng,
         length,
         width,
-        _makers(rng, stock, furniture.WALL_ITEMS, at_wall),
+        _makers(rng, stock, _WALL_ITEMS, at_wall),
         int(rng.integers(3, 9) + area / 6),
-        _makers(rng, stock, furniture.FLOOR_ITEMS, on_floor),
+        _makers(rng, stock, _FLOOR_ITEMS, on_floor),
         int(rng.integers(1, 5) + area / 8),
     )
     _lights(rng, scene, length, width, height)
@@ -174,9 +202,9 @@ def _kitchen(rng, stock):
     scene.primitives = shell(rng, length, width, height)
     at_wall, on_floor = _FURNISHINGS['kitchen']
     for _ in range(2):
-        _against_wall(scene, rng, length, width, furniture.kitchen(rng))
+        _against_wall(scene, rng, length, width, fixtures.kitchen(rng))
     _hang(scene, rng, stock, length, width)
-    counters = (furniture.fridge, furniture.cabinet, furniture.radiator)
+    counters = (fixtures.fridge, furniture.cabinet, fixtures.radiator)
     seats = (furniture.table, furniture.chair, furniture.chair, furniture.bin_, furniture.person)
     _furnish(
         scene,
@@ -203,7 +231,7 @@ def _bathroom(rng, stock):
         rng,
         length,
         width,
-        _makers(rng, stock, (furniture.cabinet, furniture.radiator), at_wall),
+        _makers(rng, stock, (furniture.cabinet, fixtures.radiator), at_wall),
         7,
         _makers(rng, stock, (furniture.bin_,), on_floor),
         2,
@@ -219,7 +247,7 @@ def _corridor(rng, stock):
     at_wall, on_floor = _FURNISHINGS['corridor']
     lining = (
         furniture.cabinet,
-        furniture.radiator,
+        fixtures.radiator,
         furniture.plant,
         furniture.bin_,
         furniture.chair,
@@ -250,9 +278,9 @@ def _hall(rng, stock):
                 column = (_column(rng, height), 0.5, 0.5)
                 _put(scene, column, x, y, 0)
     at_wall, on_floor = _FURNISHINGS['hall']
-    racks = (furniture.rack, furniture.rack, furniture.carton, furniture.cabinet)
+    racks = (fixtures.rack, fixtures.rack, furniture.carton, furniture.cabinet)
     at_wall = _makers(rng, stock, racks, at_wall)
-    on_floor = _makers(rng, stock, racks[:1] + furniture.FLOOR_ITEMS, on_floor)
+    on_floor = _makers(rng, stock, racks[:1] + _FLOOR_ITEMS, on_floor)
     _furnish(scene, rng, length, width, at_wall, 8, on_floor, 14)
     _lights(rng, scene, length, width, height)
     scene.ambient = max(scene.ambient, 0.4)
@@ -260,7 +288,7 @@ def _hall(rng, stock):
 
 
 def _column(rng, height):
-    return [furniture.box(0, 0, 0, 0.4, 0.4, height, variant(rng, 'concrete', 'solid'))]
+    return [box(0, 0, 0, 0.4, 0.4, height, variant(rng, 'concrete', 'solid'))]
 
 
 def _outdoor(rng, stock):
@@ -278,7 +306,7 @@ def _outdoor(rng, stock):
         ),
     ]
     for x in np.arange(-60, 60, 6.0):
-        scene.primitives.append(furniture.box(x, 0, 0, 2.5, 0.12, 0.003))
+        scene.primitives.append(box(x, 0, 0, 2.5, 0.12, 0.003))
     for side in (-1, 1):
         x, front = -60.0, road / 2 + rng.uniform(2, 10)
         while x < 60:
@@ -286,7 +314,7 @@ def _outdoor(rng, stock):
             if rng.random() < 0.75:
                 deep, color = rng.uniform(6, 10), tint(rng, 0.5)
                 scene.primitives.append(
-                    furniture.box(
+                    box(
                         x + along / 2,
                         side * (front + deep / 2),
                         0,
@@ -315,9 +343,9 @@ def _outdoor(rng, stock):
             made = _makers(
                 rng,
                 stock,
-                (furniture.car,)
+                (fixtures.car,)
                 if parked
-                else (furniture.tree, furniture.tree, furniture.person, furniture.bin_),
+                else (fixtures.tree, fixtures.tree, furniture.person, furniture.bin_),
                 ('vehicle',) if parked else ('garden', 'person'),
             )
             y = side * (road / 2 - 1.1 if parked else road / 2 + rng.uniform(0.6, 1.6))

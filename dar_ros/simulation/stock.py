@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dar_ros.simulation.furniture import place
 from dar_ros.simulation.meshes import choose_stock, load_parts
 from dar_ros.simulation.renderer import Primitive
+from dar_ros.simulation.solids import place
 
 COPIES = {'chair': 6, 'small': 3, 'hung': 3, 'person': 2, 'storage': 2, 'kitchen': 2}
 
