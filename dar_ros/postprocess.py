@@ -45,7 +45,8 @@ def real_depth(
     depth[beyond] = {'inf': np.inf, 'nan': np.nan, 'clamp': far}[beyond_range]
     depth[too_near & ~beyond] = -np.inf
     if max_relative_uncertainty > 0:
-        depth[np.isfinite(depth) & (relative > max_relative_uncertainty)] = np.nan
+        # Not `>`: an uncertainty that is no number is none that can be trusted.
+        depth[np.isfinite(depth) & ~(relative <= max_relative_uncertainty)] = np.nan
     sigma[~np.isfinite(depth)] = np.nan
     return depth, sigma
 

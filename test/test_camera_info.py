@@ -174,7 +174,7 @@ def test_rectification_straightens(model, distortion):
     image = np.zeros((240, 320, 3), np.uint8)
     cv2.polylines(image, [np.round(pixels).astype(np.int32)], False, (255, 255, 255), 2)
     msg = CameraInfo(distortion_model=model, d=[float(v) for v in distortion])
-    found = Rectifier()(image, msg, camera)[..., 0] > 100
+    found = Rectifier()(image, msg, camera)[0][..., 0] > 100
     rows, columns = np.nonzero(found)
     assert np.ptp(columns) > 150
     assert np.abs(rows - (120 + 0.3 * 300)).max() < 3.5

@@ -7,7 +7,7 @@ pytest.importorskip(
 )
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from dar_ros.ros.health import NO_IMAGE, WINDOW, Health
+from dar_ros.ros.health import NO_DEPTH, NO_IMAGE, WINDOW, Health
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -63,6 +63,29 @@ def test_no_image(watched):
     watched.now += NO_IMAGE + 1
     status = watched.status()
     assert status.level == WARN and 'no image for 3 s' in status.message
+
+
+def test_images_without_depth_are_an_error(watched):
+    """A backend that hangs says nothing itself."""
+    watched.run(2)
+    for second in range(8):
+        watched.now += 1
+        watched.health.image()
+        status = watched.status()
+        assert (status.level == ERROR) == (second > NO_DEPTH), second
+    assert 'no depth for 7 s' in status.message
+    assert watched.run(2).level == OK
+    watched.now += 60  # the camera pauses: what comes next is not late
+    watched.health.image()
+    assert watched.status().level == OK
+
+
+def test_nobody_waits_for_depth_that_nobody_wants(watched):
+    for _ in range(10):
+        watched.now += 1
+        watched.health.image()
+        assert watched.status(wanted=False).level == OK
+    assert watched.status(wanted=True).level == OK  # since now
 
 
 def test_a_refused_frame_is_a_warning_for_a_while(watched):

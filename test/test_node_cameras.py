@@ -56,15 +56,25 @@ def test_rectify(start_process, client, rgb, pipeline):
     near = np.isclose(found, expected, rtol=0.05, equal_nan=True)
     assert unseen[0, 0] and np.isnan(found[unseen]).all() and not any(info.d)
     assert near[~unseen].mean() > 0.95
+    # A frame of the same camera without calibration: not straightened, and nothing hidden.
+    stamp = client.send(rgb, camera={**camera, 'k': [0.0] * 9})
+    assert client.spin_until(lambda: stamp in client.received['depth/image'])
+    assert not np.isnan(array_of(client.received['depth/image'][stamp])).any()
     # The same camera seen straight: nothing is hidden.
     (depth,) = client.ask(rgb, camera={'d': [0.0] * 5, 'distortion_model': 'plumb_bob'})
     assert not np.isnan(array_of(depth)).any()
     assert client.told(rgb, DiagnosticStatus.OK, 'running', camera=camera)
 
 
-def test_a_rectified_image_is_of_p_whatever_the_lens(start_process, client, rgb):
-    """image_proc's image_rect comes with the camera's own camera_info: D of the lens, and P."""
-    start_process('dar_ros.ros.node', '-r', 'image:=image_rect')
+@pytest.mark.parametrize('rectify', ['false', 'true'])
+def test_a_rectified_image_is_of_p_whatever_the_lens(start_process, client, rgb, rectify):
+    """
+    image_proc's image_rect comes with the camera's own camera_info: D of the lens, and P. It is
+    not straightened again.
+    """
+    process = start_process(
+        'dar_ros.ros.node', '-r', 'image:=image_rect', '-p', f'rectify:={rectify}'
+    )
     client.images = client.node.create_publisher(Image, 'image_rect', 10)
     client.wait_for_node()
     focal = FOCAL * 0.9
@@ -83,3 +93,4 @@ def test_a_rectified_image_is_of_p_whatever_the_lens(start_process, client, rgb)
     seen = np.isfinite(points[..., 2])
     assert seen.any() and np.allclose(points[seen], expected[seen], rtol=1e-5)
     assert client.told(rgb, DiagnosticStatus.OK, 'running', camera=camera)
+    assert ('rectify is ignored' in process.log.read_text()) == (rectify == 'true')

@@ -46,6 +46,9 @@ def test_uncertain_pixels_become_nan():
     assert np.isnan(
         real_depth(prediction(), SAME, 1.0, (0.1, 10), 1, 'inf', limit * 0.99)[0]
     ).all()
+    unknown = prediction()
+    unknown.scale[:] = np.nan  # no number: not to be trusted
+    assert np.isnan(real_depth(unknown, SAME, 1.0, (0.1, 10), 1, 'inf', limit * 1.01)[0]).all()
 
 
 def test_resize_invents_no_depth_between_two_surfaces():

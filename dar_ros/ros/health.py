@@ -8,6 +8,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 WINDOW = 5.0  # seconds over which rates and latencies are taken, and for which an error is shown
+NO_DEPTH = 5.0  # seconds without depth, somebody waiting and images coming, that are an error
 NO_IMAGE = 2.0  # seconds without an image that are worth a warning
 
 
@@ -21,13 +22,16 @@ class Health:
         self.steps, self.warnings = 0, ()
         self.last_error = self._refusal = self._failure = ''
         self._refused_time = self._failed_time = float('-inf')
-        self._image_time, self._wanted_since = clock(), None
+        self._image_time = clock()
+        self._wanted_since = self._waiting_since = None  # since the first image after a frame
 
     def image(self):
         """Record that an image arrived."""
         with self._lock:
             self.received += 1
             self._image_time = self._clock()
+            if self._waiting_since is None:
+                self._waiting_since = self._image_time
 
     def drop(self):
         """Record that an image was replaced by a newer one before it was processed."""
@@ -53,6 +57,7 @@ class Health:
         with self._lock:
             now = self._clock()
             self.processed += 1
+            self._waiting_since = None
             self.steps, self.warnings = steps, tuple(warnings)
             self._frames.append((now, timings))
             self._trim(now)
@@ -113,6 +118,15 @@ class Health:
         warnings = [note] if note else []
         if now - self._image_time > NO_IMAGE:
             warnings.append(f'no image for {now - self._image_time:.0f} s')
+        elif now - self._refused_time >= WINDOW and None not in (
+            self._wanted_since,
+            self._waiting_since,
+        ):
+            # Neither refused nor failed: the backend hangs, or another is being opened.
+            waited = now - max(self._waiting_since, self._wanted_since)
+            if waited > NO_DEPTH:
+                message = f'no depth for {waited:.0f} s, though images come'
+                return DiagnosticStatus.ERROR, '; '.join([message, *warnings])
         if now - self._refused_time < WINDOW:
             warnings.append(f'frame refused: {self._refusal}')
         if self._frames:  # of the last frame, unless that is long ago

@@ -53,10 +53,13 @@ class DarNode(LifecycleNode):
         self.values = parameters.declare(self)
         parameters.check(self.values)
         self.add_on_set_parameters_callback(self._on_set)
-        self._rectify = Rectifier() if self.values['rectify'] else None
-        self._arrives_rectified = self._rectify is None and is_rectified(
-            self.resolve_topic_name(IMAGE[self.values['image_transport']][1])
-        )
+        topic = self.resolve_topic_name(IMAGE[self.values['image_transport']][1])
+        self._arrives_rectified = is_rectified(topic)
+        self._rectify = None
+        if self.values['rectify'] and self._arrives_rectified:
+            self.get_logger().warning(f'rectify is ignored: {topic} is rectified, by its name')
+        elif self.values['rectify']:
+            self._rectify = Rectifier()
 
     # Lifecycle
 
@@ -224,15 +227,16 @@ class DarNode(LifecycleNode):
             None if info is None else intrinsics_from_info(info, size, self._arrives_rectified)
         )
         warnings = self._camera_warnings(info, paired, intrinsics, size)
+        unseen = None
         if intrinsics is not None and self._rectify:
-            image = self._rectify(image, info, intrinsics)
+            image, unseen = self._rectify(image, info, intrinsics)
         decoded = time.perf_counter()
         settings = parameters.settings(values)
         frame = self.serving(image, intrinsics, settings, began)
         warnings += frame.warnings
-        if self._rectify and self._rectify.outside is not None:
+        if unseen is not None:
             # Black there: what the network makes of it is no measurement.
-            frame.depth[self._rectify.outside] = frame.sigma[self._rectify.outside] = np.nan
+            frame.depth[unseen] = frame.sigma[unseen] = np.nan
         before = time.perf_counter()
         _, depth_range = settings.resolve(self.serving.bundle)
         rectified = self._arrives_rectified or self._rectify is not None

@@ -10,32 +10,26 @@ _PINHOLE = ('plumb_bob', 'rational_polynomial')
 
 
 class Rectifier:
-    """
-    Turns a distorted image into that of the pinhole camera of the same K.
-
-    `outside`: boolean (H, W), pixels of the last result that the camera did not see; None: it saw
-    all of them.
-    """
+    """Turns a distorted image into that of the pinhole camera of the same K."""
 
     def __init__(self):
-        self._key, self._maps, self.outside = None, None, None
+        self._key, self._maps, self._unseen = None, None, None
 
     def __call__(self, image, info, intrinsics):
         """
         RGB (H, W, 3), its CameraInfo and Intrinsics at this size -> undistorted RGB of the same
-        intrinsics.
+        intrinsics, and which of its pixels the camera did not see: boolean (H, W), or None.
         """
         distortion = np.array(info.d, np.float64)
         if not distortion.any():
-            self._key, self.outside = None, None
-            return image
+            return image, None
         if not np.isfinite(distortion).all():
             raise FrameError('camera_info has distortion coefficients that are not finite')
         key = (image.shape, intrinsics, info.distortion_model, distortion.tobytes())
         if key != self._key:
             self._maps = _maps(image.shape[1::-1], intrinsics, info.distortion_model, distortion)
-            self._key, self.outside = key, _outside(self._maps[0])
-        return cv2.remap(image, *self._maps, cv2.INTER_LINEAR)
+            self._key, self._unseen = key, _outside(self._maps[0])
+        return cv2.remap(image, *self._maps, cv2.INTER_LINEAR), self._unseen
 
 
 def _maps(size, intrinsics: Intrinsics, model, distortion):
