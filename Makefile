@@ -12,8 +12,10 @@ HAVE_ROS := $(shell $(PYTHON) -c 'import rclpy' 2>/dev/null && echo yes)
 ifeq ($(HAVE_ROS),yes)
 VENV_FLAGS := --system-site-packages
 RUN_EXTRAS := runtime,sim
-# ROS's message modules are compiled against the system's NumPy, its pytest plugins written for pytest 7.
-CONSTRAINTS := 'numpy==$(shell $(PYTHON) -c 'import numpy; print(numpy.__version__)')' 'pytest<8'
+# ROS's message modules are compiled against the system's NumPy and work with later ones of its major version (Humble's is
+# too old for onnxruntime); its pytest plugins are written for pytest 7.
+NUMPY := $(shell $(PYTHON) -c 'import numpy; print(numpy.__version__)')
+CONSTRAINTS := 'numpy>=$(NUMPY),<$(shell expr $(firstword $(subst ., ,$(NUMPY))) + 1)' 'pytest<8'
 else
 RUN_EXTRAS := runtime,sim,ros
 endif

@@ -132,6 +132,8 @@ def installed(tmp_path_factory):
     prefixes = [str(prefix), *filter(None, [os.environ.get('AMENT_PREFIX_PATH')])]
     environment = {
         **os.environ,
+        # The scripts ask for python3: of a virtual environment where one is active.
+        'PATH': os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]),
         'PYTHONPATH': os.pathsep.join(paths),
         'AMENT_PREFIX_PATH': os.pathsep.join(prefixes),
     }
@@ -145,7 +147,11 @@ def test_colcon_installs_what_the_node_needs(installed):
     index = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages' / 'dar_ros'
     assert index.is_file()
     for name in ('dar', 'dar_node', 'dar_camera'):
-        assert os.access(prefix / 'lib' / 'dar_ros' / name, os.X_OK)
+        script = prefix / 'lib' / 'dar_ros' / name
+        assert os.access(script, os.X_OK)
+        assert script.read_text().startswith('#!/usr/bin/env python3'), (
+            'of a virtual environment too'
+        )
     assert not list(prefix.glob('lib/python*/site-packages/test'))
 
 
@@ -166,6 +172,33 @@ def test_the_node_runs_from_the_install_space(installed, ros_environment, tmp_pa
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    assert 'dar_tiny on' in node.stdout.readline()
+    assert any('dar_tiny on' in line for line in node.stdout)  # what was passed over comes first
     node.send_signal(signal.SIGINT)
     assert node.wait(60) == 0
+
+
+def test_plugins_of_a_ros_installation_do_not_hide_the_tests(tmp_path):
+    """They import files while these are collected: one that skips itself ended the session."""
+    pytest6 = int(pytest.__version__.split('.')[0]) < 7
+    path = 'path' if pytest6 else 'module_path'
+    for plugin in ('launch_testing', 'launch_ros'):
+        module = f'fake_{plugin}'
+        (tmp_path / f'{module}.py').write_text(
+            f'def pytest_pycollect_makemodule({path}):\n    raise SystemExit("imported")\n'
+        )
+        info = tmp_path / f'{module}-1.dist-info'
+        info.mkdir()
+        (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {module}\nVersion: 1\n')
+        (info / 'entry_points.txt').write_text(f'[pytest11]\n{plugin} = {module}\n')
+    paths = [str(tmp_path), *filter(None, [os.environ.get('PYTHONPATH')])]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+    file = 'test/test_geometry.py'
+    for arguments, seen in (((), True), (('-o', 'addopts='), False)):
+        result = subprocess.run(
+            [sys.executable, '-m', 'pytest', '--collect-only', '-q', *arguments, file],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert (result.returncode == 0 and 'test_geometry.py::' in result.stdout) == seen, result

@@ -140,6 +140,13 @@ def test_a_profile_that_the_user_set_stays():
         assert profile_environment('x.xml', {name: 'mine.xml'}) == {}
 
 
+def test_a_profile_does_not_undo_what_keeps_humble_at_home():
+    alone = {'ROS_DISTRO': 'humble', 'ROS_LOCALHOST_ONLY': '1'}
+    assert profile_environment('x.xml', alone) == {}
+    assert profile_environment('x.xml', {**alone, 'ROS_LOCALHOST_ONLY': '0'})
+    assert profile_environment('x.xml', {**alone, 'ROS_DISTRO': 'jazzy'})
+
+
 def segment_bytes(pid):
     """Return the size of the largest shared-memory segment of Fast DDS that a process has open."""
     lines = Path(f'/proc/{pid}/maps').read_text().splitlines()

@@ -12,7 +12,15 @@ def profile_variable(environment=os.environ):
 
 
 def profile_environment(profile, environment=os.environ):
-    """Return {variable: profile} to set, or {} where the user has set a profile of either name."""
+    """
+    Return {variable: profile} to set, or {} where the user has set a profile of either name.
+
+    Nor in Humble with ROS_LOCALHOST_ONLY: there a profile's transport goes on listening on every
+    interface.
+    """
+    humble = environment.get('ROS_DISTRO') == 'humble'
+    if humble and environment.get('ROS_LOCALHOST_ONLY') == '1':
+        return {}
     if environment.get(OLD_NAME) or environment.get(NEW_NAME):
         return {}
     return {profile_variable(environment): str(profile)}
