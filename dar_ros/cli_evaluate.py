@@ -1,5 +1,7 @@
 """The commands that look at data and at what a model makes of it."""
 
+from dataclasses import replace
+
 from dar_ros.cli_options import (
     REAL_DATASETS,
     camera_of,
@@ -44,7 +46,9 @@ def add_commands(command):
         action='store_true',
         help='instead: change of depth beyond what the motion explains, in simulated clips',
     )
-    sub.add_argument('--frames', type=positive, default=200)
+    sub.add_argument(
+        '--frames', type=positive, help='how many (default: 200 of sim, all of a real data set)'
+    )
     sub.add_argument('--json', action='store_true', help='print one JSON object')
     model_options(sub)
 
@@ -104,6 +108,8 @@ def evaluate(arguments):
 
     if arguments.steadiness and arguments.dataset != 'sim':
         raise UsageError('--steadiness needs the true motion: --dataset sim')
+    if arguments.frames is None and (arguments.dataset == 'sim' or arguments.awareness):
+        arguments.frames = 200
     pipeline, settings = pipeline_of(arguments), settings_of(arguments)
     if arguments.steadiness:
         from dar_ros.evaluation import steadiness
@@ -117,6 +123,9 @@ def evaluate(arguments):
         frames = frozen_test_split(arguments.frames)
     else:
         frames = frames_of(arguments)
+    if not arguments.depth_max and hasattr(frames, 'cap'):
+        # The protocol's range, whatever the model's: what it cannot say counts against it.
+        settings = replace(settings, depth_max=frames.cap)
     if arguments.awareness:
         from dar_ros.evaluation import awareness
         from dar_ros.simulation.clips import views_through_lenses

@@ -27,7 +27,7 @@ PACKAGES = {
     'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
     'torch': ('torch',),
     'timm': ('timm',),
-    'tensorrt': ('tensorrt',),
+    'tensorrt': ('tensorrt', 'tensorrt-cu13', 'tensorrt-cu12'),
     'tensorrt_rtx_bindings': ('tensorrt-rtx-cu13-bindings', 'tensorrt-rtx'),
     'pycuda': ('pycuda',),
     'cuda': ('cuda-bindings', 'cuda-python'),
@@ -189,7 +189,9 @@ def _backends(model):
     for name in BACKENDS:
         found = attempt('backend', name, *([str(model)] if model else []))
         if 'error' in found:
-            yield Finding(name, NOTE, found['error'])
+            late = name == 'tensorrt' and found.get('late')
+            cure = 'dar build-engine builds its engines, which takes longer, once' if late else ''
+            yield Finding(name, NOTE, found['error'], cure)
         else:
             served.append(name)
             text = f'self-test passed; {found["ms"]:.0f} ms for all steps'
@@ -201,6 +203,8 @@ def _backends(model):
         yield Finding('backend', FAIL, 'none serves this model', cure)
     elif gpu and best != 'tensorrt':
         cure = 'pip install "dar_ros[tensorrt]"; on a Jetson, TensorRT is part of JetPack'
+        if version(*PACKAGES['tensorrt'], *PACKAGES['tensorrt_rtx_bindings']):
+            cure = 'see the line tensorrt'
         yield Finding('backend', NOTE, f'{best} is the best here; TensorRT is faster', cure)
     else:
         more = '' if gpu else '; without an NVIDIA GPU there is no better one'
@@ -223,7 +227,7 @@ def attempt(what, *arguments):
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        return {'error': f'no answer in {PATIENCE} s'}
+        return {'error': f'no answer in {PATIENCE} s', 'late': True}
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):

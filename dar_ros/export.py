@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 from torch.export import Dim
 
@@ -54,6 +55,10 @@ def export(checkpoint, out, input_size=None):
     model, record = load_checkpoint(checkpoint)
     if input_size and tuple(input_size) != model.config.input_size:
         model = _resized(model, tuple(input_size))
+        if 'row_medians' in record:
+            old = np.array(record['row_medians'])
+            rows = (np.arange(input_size[0]) + 0.5) * len(old) / input_size[0] - 0.5
+            record['row_medians'] = np.interp(rows, np.arange(len(old)), old).tolist()
     return export_model(model, out, record)
 
 
@@ -83,6 +88,11 @@ def _resized(model, size):
         state[key] = nn.functional.interpolate(
             state[key], size=getattr(resized, key).shape[-2:], mode='bilinear', align_corners=False
         )
+    if resized.encoder.is_vit:
+        key = 'encoder.backbone.model.pos_embed'
+        grid = resized.encoder.backbone.model.patch_embed.grid_size
+        old = model.encoder.backbone.model.patch_embed.grid_size
+        state[key] = resample_abs_pos_embed(state[key], grid, old)
     resized.load_state_dict(state)
     return resized.eval()
 
@@ -262,8 +272,6 @@ def _relative(found, expected):
 def describe(model, record):
     """Fields of model.json, but for the schema and the files."""
     config = model.config
-    from dar_ros.model.encoder import IMAGENET_MEAN, IMAGENET_STD
-
     manifest = {
         'name': config.name,
         'input_size': list(config.input_size),
@@ -282,8 +290,8 @@ def describe(model, record):
         'canonical_focal': config.focal_at(config.input_size),
         'sigma_factors': record.get('sigma_factors', [1.0] * config.num_steps),
         'normalisation': {
-            'mean': IMAGENET_MEAN,
-            'std': IMAGENET_STD,
+            'mean': list(config.pixel_mean),
+            'std': list(config.pixel_std),
             'where': 'inside encoder.onnx',
         },
         'parameters': sum(p.numel() for p in model.parameters()),

@@ -38,7 +38,7 @@ def real_depth(
     relative = prediction.scale * np.float32(math.sqrt(2) * sigma_factor)
     depth = resize_depth(depth, spec)
     relative = restore(relative, spec)
-    classes = restore(prediction.range_class, spec, cv2.INTER_NEAREST)
+    classes = restore(prediction.range_class, spec, cv2.INTER_NEAREST_EXACT)
     near, far = depth_range
     beyond, too_near = (classes == BEYOND) | (depth > far), (classes == TOO_NEAR) | (depth < near)
     sigma = depth * relative
@@ -60,7 +60,7 @@ def resize_depth(depth, spec):
     if spec.content_size == spec.source_size:
         return restore(depth, spec)
     smooth = restore(depth, spec)
-    nearest = restore(depth, spec, cv2.INTER_NEAREST)
+    nearest = restore(depth, spec, cv2.INTER_NEAREST_EXACT)
     return np.where(np.abs(smooth - nearest) > BLEND_LIMIT * nearest, nearest, smooth)
 
 

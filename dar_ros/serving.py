@@ -81,7 +81,10 @@ class Serving:
             # The precision asked for may be one that only the failed backend has.
             if self._replace(model, 'auto', 'auto', threads, skip=self._failed):
                 self._precision, self._reopened, self._good = 'auto', False, 0
-                self.note = f'{self.backend} serves instead of {name}, which failed: {reason}'
+                self.note = (
+                    f'{self.backend} serves instead of {name}, which failed: {reason}; '
+                    f'to use {name} again, start the process anew'
+                )
                 return self.note
         if self._clock() - self._attempted >= PAUSE:
             self._failed.clear()

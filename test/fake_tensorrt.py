@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-__version__ = '10.3.0'
+__version__ = '10.13.0'
 SCRATCH = 1000  # bytes of activations
 
 gpu = None  # the fake_cuda.Gpu whose memory the engines use

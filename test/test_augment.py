@@ -17,6 +17,7 @@ from dar_ros.training.datasets import (
     crop_and_flip,
     photometric,
     relit,
+    to_canonical,
 )
 
 NOTHING = AugmentConfig(
@@ -78,7 +79,9 @@ def test_crops_stay_near_the_middle_and_vary_in_shape():
     assert abs(np.median(shapes) - 80 / 60) < 0.05
 
 
-@pytest.mark.parametrize('name', ['gray', 'color', 'noise', 'blur', 'jpeg', 'surfaces', 'light'])
+@pytest.mark.parametrize(
+    'name', ['gray', 'color', 'noise', 'blur', 'jpeg', 'surfaces', 'light', 'contrast', 'sharpen']
+)
 def test_each_photometric_setting_has_an_effect_and_only_where_it_is_set(name):
     image = picture()
     image[..., 2] //= 2
@@ -109,3 +112,13 @@ def test_light_varies_smoothly_and_keeps_colours():
         if unclipped:
             assert np.abs(ratio - ratio.mean(2, keepdims=True)).max() < 0.02
         assert np.abs(np.diff(ratio[..., 0], axis=1)).max() < 0.3
+
+
+def test_labels_lie_where_the_image_does():
+    """A depth that is the column's number, at the network's size: that of a pixel's middle."""
+    depth = np.tile(np.arange(320, dtype=np.float32), (240, 1))
+    image = np.zeros((240, 320, 3), np.uint8)
+    for size in ((192, 256), (96, 128)):
+        _, small = to_canonical(image, depth, Intrinsics(100, 100, 159.5, 119.5), size, None)
+        middle = (np.arange(size[1]) + 0.5) * 320 / size[1] - 0.5
+        assert abs((small[0] - middle).mean()) < 0.05

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dar_ros.cli import main
 from dar_ros.errors import UsageError
 from dar_ros.evaluation.calibrate import fit_depth_scale
 from dar_ros.evaluation.datasets import matched_disparity, open_dataset
@@ -110,6 +111,21 @@ def test_kitti_crops_and_skips(tmp_path):
         'P_rect_02: 721.5 0 609.5 44 0 720.5 172.8 0.2 0 0 1 0.002\n'
     )
     assert frames[0].intrinsics == Intrinsics(721.5, 720.5, 609.5 - 13, 172.8 - 23)
+
+
+def test_a_protocol_is_scored_over_its_own_range_and_whole(tmp_path, capsys):
+    """Not over the model's range, and not over the first 200 images."""
+    lines = []
+    for i in range(202):
+        if not i:
+            write_image(tmp_path / 'rgb' / '0.png', 375, 1242)
+            write_depth(tmp_path / 'gt' / '0.png', np.full((375, 1242), 256 * 50))
+        lines.append('rgb/0.png gt/0.png 721.5')
+    (tmp_path / 'list.txt').write_text('\n'.join(lines) + '\n')
+    command = ['evaluate', '--dataset', 'kitti', '--data', str(tmp_path), '--num-steps', '1']
+    assert main([*command, '--split-file', str(tmp_path / 'list.txt'), '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['depth_range'] == [0.1, 80.0] and report['frames'] == 202
 
 
 def test_sunrgbd_unpacks_its_rotated_bits(tmp_path):

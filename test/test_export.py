@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
@@ -14,6 +15,7 @@ from dar_ros.backends import open_backend
 from dar_ros.export import ExportError, check_parity, export, export_model, reference_run
 from dar_ros.model.checkpoint import save_checkpoint
 from dar_ros.model.dar import DAR
+from dar_ros.model.from_bundle import config_of_bundle
 from dar_ros.model.presets import PRESETS
 
 SMALL = replace(
@@ -85,3 +87,18 @@ def test_another_input_size(tmp_path):
     assert bundle.input_size == [96, 144]
     assert bundle.canonical_focal == pytest.approx(SMALL.canonical_focal * 1.5)
     assert bundle.depth_grid_sizes[-1] == [24, 36]
+
+
+def test_a_bundle_of_another_size_says_so_to_torch(tmp_path):
+    """Its weights fit the network of its own configuration; the baseline has its rows."""
+    medians = np.linspace(5, 1, SMALL.input_size[0]).tolist()
+    record = {'training': {'model': SMALL.to_dict()}, 'row_medians': medians}
+    save_checkpoint(tmp_path / 'checkpoint', small(), record)
+    bundle = export(tmp_path / 'checkpoint', tmp_path / 'bundle', (96, 144))
+    found = config_of_bundle(bundle)
+    assert found.input_size == (96, 144)
+    assert found.canonical_focal == pytest.approx(SMALL.canonical_focal * 1.5)
+    weights = {t.name: t.dims for t in onnx.load(bundle.file('step.onnx')).graph.initializer}
+    assert list(DAR(found).position.shape) == list(weights['model.position'])
+    assert len(bundle.baseline_row_medians) == 96
+    assert bundle.baseline_row_medians[48] == pytest.approx(3, abs=0.1)

@@ -7,6 +7,7 @@ they refuse. What only a GPU can show is at the end, and is skipped without one.
 
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ pytest.importorskip('onnxruntime', reason='onnxruntime is not installed (extra: 
 import fake_cuda
 import fake_tensorrt
 
+from dar_ros import backends
 from dar_ros.backends import cuda, open_backend, tensorrt_build
 from dar_ros.backends.base import self_test
 from dar_ros.backends.engine_cache import read_sealed
@@ -182,8 +184,21 @@ def test_engines_are_built_once_and_loaded_after(gpu, bundle, tmp_path):
     assert len(list(folder.glob('*.engine'))) == len(list(folder.glob('*.json'))) == 3
 
 
+def test_old_versions_get_an_engine_for_every_step(gpu, bundle, monkeypatch, image):
+    """Below 10.8 several profiles in one engine could compute wrongly."""
+    expected = depths(TensorRTBackend(bundle, 'fp32'), image)
+    assert len(fake_tensorrt.builds) == 3
+    monkeypatch.setattr(fake_tensorrt, '__version__', '10.3.0')
+    backend = TensorRTBackend(bundle, 'fp32')
+    assert len(fake_tensorrt.builds) == 3 + 1 + 2 * bundle.num_steps
+    for found, wanted in zip(depths(backend, image), expected):
+        assert all((a == b).all() for a, b in zip(found, wanted))
+    TensorRTBackend(bundle, 'fp32')
+    assert len(fake_tensorrt.builds) == 3 + 1 + 2 * bundle.num_steps
+
+
 def test_timings_of_earlier_builds_are_used_unless_damaged(gpu, bundle, tmp_path):
-    timing = tmp_path / 'cache' / 'dar_ros' / 'engines' / 'fake_tensorrt-10.3.0.timing'
+    timing = tmp_path / 'cache' / 'dar_ros' / 'engines' / 'fake_tensorrt-10.13.0.timing'
     TensorRTBackend(bundle, 'fp32')
     assert read_sealed(timing) == b'+++'  # the fake adds one for every build
     TensorRTBackend(bundle, 'fp16')
@@ -202,7 +217,7 @@ def test_another_machine_library_or_model_builds_its_own(gpu, bundle, monkeypatc
         other = cuda.Gpu('Thor', (8, 7)) if change == 'gpu' else cuda.Gpu('Orin', (11, 0))
         monkeypatch.setattr(cuda, 'find_gpu', lambda: other)
     elif change == 'version':
-        monkeypatch.setattr(fake_tensorrt, '__version__', '10.4.0')
+        monkeypatch.setattr(fake_tensorrt, '__version__', '10.14.0')
     elif change == 'onnx':
         files = {**bundle.manifest['files'], 'step.onnx': {'sha256': '0' * 64, 'size': 1}}
         monkeypatch.setitem(bundle.manifest, 'files', files)
@@ -274,6 +289,7 @@ def test_an_engine_that_goes_wrong_after_it_was_cached_is_noticed(gpu, bundle):
 
 def test_tensorrt_that_computes_wrongly_falls_to_the_next_backend(gpu, bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, 'dar_ros.backends.torch_backend', None)  # as without torch
+    monkeypatch.setattr(backends, '_torch_has_no_cuda', lambda: False)
     fake_tensorrt.spoil = wrong_always
     backend = open_backend(bundle)
     assert backend.name == 'onnxruntime'
@@ -320,13 +336,38 @@ def test_whatever_a_library_raises_the_next_backend_serves(gpu, bundle, monkeypa
     assert backend.notes[0] == 'tensorrt does not start: RuntimeError: version mismatch'
 
 
+def test_a_torch_without_cuda_is_passed_over(gpu, bundle, monkeypatch):
+    """Beside an NVIDIA driver too: on the CPU onnxruntime is faster."""
+    torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    fake_tensorrt.spoil = wrong_always
+    backend = open_backend(bundle)
+    assert backend.name == 'onnxruntime' and backend.notes[2].startswith('torch: this build')
+
+
+def test_a_driver_too_old_for_the_library_is_named_with_its_cure(gpu, bundle, monkeypatch):
+    def null(logger):
+        logger.log(fake_tensorrt.ILogger.WARNING, 'CUDA initialization failure with error: 35')
+        raise TypeError('pybind11::init(): factory function returned nullptr')
+
+    monkeypatch.setattr(fake_tensorrt, 'Runtime', null)
+    with pytest.raises(BackendError, match='failure with error: 35.*driver is too old'):
+        open_backend(bundle, 'tensorrt')
+
+
 # What is missing
 
 
 def test_an_old_or_absent_library_is_named_with_its_cure(gpu, bundle, monkeypatch):
     monkeypatch.setattr(fake_tensorrt, '__version__', '8.6.1')
+    for name in tensorrt_build.MODULES[1:]:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendError, match='TensorRT 8.6.1 is older than 10.3; install'):
         open_backend(bundle, 'tensorrt')
+    # An old one does not hide another that serves.
+    newer = types.SimpleNamespace(__version__='1.7.1', ComputeCapability=None)
+    monkeypatch.setitem(sys.modules, 'tensorrt_rtx', newer)
+    assert tensorrt_build.load_library() is newer
     for name in tensorrt_build.MODULES:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendError, match='TensorRT is not installed; .* pip install tensorrt'):

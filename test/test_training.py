@@ -26,11 +26,12 @@ from dar_ros.model.dar import DAR
 from dar_ros.model.from_bundle import config_of_bundle, model_from_bundle
 from dar_ros.model.presets import PRESETS
 from dar_ros.model.pretrained import load_imagenet_encoder
-from dar_ros.simulation.dataset import SimDataset
+from dar_ros.simulation.dataset import SimDataset, StoredFrame
 from dar_ros.training import ablation
 from dar_ros.training.config import OptimizerConfig, load_config, parse_config
 from dar_ros.training.optimizer import learning_rate
 from dar_ros.training.sources import initial_model
+from dar_ros.training.statistics import row_medians
 from dar_ros.training.train import Trainer
 from dar_ros.training.validation import validate
 
@@ -102,6 +103,34 @@ def test_learning_rate_rises_then_falls():
 def rows(path):
     with path.open() as file:
         return [(row['iteration'], row['size'], row['loss']) for row in csv.DictReader(file)]
+
+
+def test_a_vit_is_trained_at_its_own_size(config):
+    """Its position embedding has one; the message says so before anything is loaded."""
+    settings = {
+        'name': 'edge',
+        'train_data': 'a',
+        'val_data': 'a',
+        'out': 'a',
+        'model': {'preset': 'dar_edge'},
+        'stages': [{'size': [112, 140], 'iterations': 1, 'batch': 1}],
+    }
+    with pytest.raises(UsageError, match='at its input_size alone'):
+        parse_config(settings)
+    settings['stages'][0]['size'] = list(PRESETS['dar_edge'].input_size)
+    parse_config(settings)
+
+
+def test_rows_that_a_protocol_does_not_score_get_their_neighbours_medians():
+    frames = FakeFrames().items
+    cropped = []
+    for image, depth, camera in frames:
+        depth = depth.copy()
+        depth[:10], depth[-10:] = np.nan, np.nan
+        cropped.append(StoredFrame(image, depth, camera))
+    medians = row_medians(cropped, PRESETS['dar_tiny'])
+    assert np.isfinite(medians).all() and medians[0] == medians[20] and medians[-1] == medians[-20]
+    assert medians[96] not in (medians[0], medians[-1])
 
 
 def test_frozen_parameters_keep_their_values(config, tmp_path):

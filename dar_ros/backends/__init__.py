@@ -25,8 +25,12 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
         raise BackendError(f'no backend {backend!r}; there are auto, {", ".join(BACKENDS)}')
     failures = []
     for name in [b for b in BACKENDS if b not in skip] if backend == 'auto' else (backend,):
-        if backend == 'auto' and name == 'torch' and not _has_gpu():
-            continue  # on a CPU onnxruntime is faster, and torch takes seconds to import
+        if backend == 'auto' and name == 'torch':
+            if not _has_gpu():
+                continue  # on a CPU onnxruntime is faster, and torch takes seconds to import
+            if _torch_has_no_cuda():
+                failures.append('torch: this build of it has no CUDA')
+                continue
         for options in _candidates(name, precision, threads, progress):
             try:
                 loaded = _open(name, bundle, options)
@@ -42,8 +46,8 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
 
 def _candidates(name, precision, threads, progress):
     """Return the options under which a backend is tried, best first."""
-    halves = precision == 'auto' and (name == 'tensorrt' or name == 'torch' and _has_gpu())
-    precisions = ('fp16', 'fp32') if halves else (precision,)
+    halves = name == 'tensorrt' or name == 'torch' and _has_gpu() and not _torch_has_no_cuda()
+    precisions = ('fp16', 'fp32') if halves and precision == 'auto' else (precision,)
     if name == 'tensorrt':
         return [{'precision': each, 'progress': progress} for each in precisions]
     options = {'threads': threads}
@@ -59,6 +63,15 @@ def _has_gpu():
     except BackendError:
         return False
     return True
+
+
+def _torch_has_no_cuda():
+    """Whether torch is there, but not for the GPU: PyPI's for Jetsons long was not."""
+    try:
+        import torch
+    except ImportError:
+        return False  # the backend says what is missing, and the cure
+    return not torch.cuda.is_available()
 
 
 def _open(name, bundle, options):

@@ -221,12 +221,16 @@ class BindingsDevice(CudaDevice):
         driver = self._driver
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call(driver.cuStreamBeginCapture, self._stream, mode)
+        graph = None
         try:
-            enqueue()
-        finally:  # a stream that is left capturing serves nothing any more
-            graph = self._call(driver.cuStreamEndCapture, self._stream)
-        executable = self._call(driver.cuGraphInstantiate, graph, 0)
-        self._call(driver.cuGraphDestroy, graph)
+            try:
+                enqueue()
+            finally:  # a stream that is left capturing serves nothing any more
+                graph = self._call(driver.cuStreamEndCapture, self._stream)
+            executable = self._call(driver.cuGraphInstantiate, graph, 0)
+        finally:
+            if graph is not None:
+                self._call(driver.cuGraphDestroy, graph)
         self._graphs.append(executable)
         return lambda: self._call(driver.cuGraphLaunch, executable, self._stream)
 

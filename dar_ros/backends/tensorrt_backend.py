@@ -41,9 +41,9 @@ class TensorRTBackend(Backend):
         self.cache_folder = self._cache.folder
         try:
             with self._device.current():
-                logger = tensorrt_build.quiet_logger(self._library)
-                self._runtime = self._library.Runtime(logger)
-                self._engines = {graph: self._engine(graph) for graph in tensorrt_build.GRAPHS}
+                self._logger = tensorrt_build.quiet_logger(self._library)
+                self._runtime = tensorrt_build.made(self._library, 'Runtime', self._logger)
+                self._engines = {graph: self._of_steps(graph) for graph in tensorrt_build.GRAPHS}
                 self._lay_out()
         except BaseException:
             self.close()
@@ -71,8 +71,15 @@ class TensorRTBackend(Backend):
             'recipe': tensorrt_build.RECIPE,
         }
 
-    def _engine(self, graph):
+    def _of_steps(self, graph):
+        """(engine, profile) for every step: one engine, where it may have several profiles."""
         profiles = tensorrt_build.step_shapes(self.bundle, graph)
+        if tensorrt_build.keeps_profiles_apart(self._library):
+            engine = self._engine(graph, profiles)
+            return [(engine, k) for k in range(len(profiles))]
+        return [(self._engine(graph, [profile]), 0) for profile in profiles]
+
+    def _engine(self, graph, profiles):
         key, name = self._key(graph, profiles), f'{self.bundle.name}-{graph}-{self.precision}'
         for _ in range(2):
             plan = self._cache.get(name, key, lambda: self._build(graph, profiles))
@@ -80,7 +87,8 @@ class TensorRTBackend(Backend):
             if engine is not None:
                 return engine
             self._cache.forget(name, key)  # whole, but not to this library's taste: once more
-        raise BackendError(f'TensorRT refuses the engine that it just built of {graph}')
+        reason = self._logger.last or 'no reason given'
+        raise BackendError(f'TensorRT refuses the engine that it just built of {graph}: {reason}')
 
     def _build(self, graph, profiles):
         from dar_ros.backends.graphs import prepared_graph
@@ -108,11 +116,12 @@ class TensorRTBackend(Backend):
         """Make the contexts and connect them: what one writes is where the next one reads."""
         device, bundle = self._device, self.bundle
         # Contexts run one after the other, in one stream: they share their scratch memory.
-        size = max(engine.device_memory_size_v2 for engine in self._engines.values())
+        engines = [engine for steps in self._engines.values() for engine, _ in steps]
+        size = max(engine.device_memory_size_v2 for engine in engines)
         scratch = device.buffer((size,), np.uint8)
 
-        def stage(graph, profile, given):
-            return Stage(self._library, device, self._engines[graph], profile, given, scratch)
+        def stage(graph, k, given):
+            return Stage(self._library, device, *self._engines[graph][k], given, scratch)
 
         self._encode = encode = stage('encoder', 0, {})
         grid = (1, 1, *bundle.grid_sizes[0])

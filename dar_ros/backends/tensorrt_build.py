@@ -23,19 +23,43 @@ PROGRESS_PERIOD = 5.0  # seconds between two lines about a build
 
 def load_library():
     """Import TensorRT; BackendError names the cure. Call `find_gpu` first if it is to run."""
+    reason = 'TensorRT is not installed'
     for name in MODULES:
         try:
             library = importlib.import_module(name)
         except ImportError:
             continue
-        version = tuple(int(part) for part in library.__version__.split('.')[:2])
-        if not is_rtx(library) and version < OLDEST:
-            raise BackendError(
-                f'TensorRT {library.__version__} is older than '
-                f'{".".join(map(str, OLDEST))}; {CURE}'
-            )
-        return library
-    raise BackendError(f'TensorRT is not installed; {CURE}')
+        if is_rtx(library) or version(library) >= OLDEST:
+            return library
+        reason = f'TensorRT {library.__version__} is older than {".".join(map(str, OLDEST))}'
+    raise BackendError(f'{reason}; {CURE}')
+
+
+def version(library):
+    """(major, minor) of a TensorRT."""
+    return tuple(int(part) for part in library.__version__.split('.')[:2])
+
+
+def made(library, kind, logger):
+    """Return a Runtime or a Builder; BackendError with TensorRT's reason if it cannot start."""
+    try:
+        return getattr(library, kind)(logger)
+    except TypeError:  # the bindings got a null pointer
+        raise BackendError(
+            f'TensorRT {library.__version__} does not start '
+            f'({logger.last or logger.warning or "no reason given"}): if the driver is too old '
+            "for its CUDA, update it, or pip install 'tensorrt-cu12' instead of tensorrt"
+        ) from None
+
+
+def keeps_profiles_apart(library):
+    """
+    Whether an engine may have several optimization profiles.
+
+    Below 10.8 that could make standard TensorRT compute wrongly (NVIDIA's changelog of 10.8, issue
+    4250).
+    """
+    return is_rtx(library) or version(library) >= (10, 8)
 
 
 def is_rtx(library):
@@ -85,7 +109,7 @@ def build_engine(
     `timing`: file of the timing cache. `progress`: called with a line of text now and then.
     """
     logger = quiet_logger(library)
-    builder = library.Builder(logger)
+    builder = made(library, 'Builder', logger)
     flags = library.NetworkDefinitionCreationFlag
     network = builder.create_network(1 << int(flags.STRONGLY_TYPED))
     parser = library.OnnxParser(network, logger)
@@ -150,16 +174,18 @@ def _timing_cache(config, path):
 
 
 def quiet_logger(library):
-    """Return a logger that keeps quiet and remembers the last error."""
+    """Return a logger that keeps quiet and remembers the last error and the last warning."""
 
     class Logger(library.ILogger):
         def __init__(self):
             library.ILogger.__init__(self)
-            self.last = ''
+            self.last = self.warning = ''
 
         def log(self, severity, text):
             if severity in (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR):
                 self.last = text.splitlines()[0] if text else ''
+            elif severity == library.ILogger.WARNING:
+                self.warning = text.splitlines()[0] if text else ''
 
     return Logger()
 

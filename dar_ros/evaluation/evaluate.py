@@ -183,7 +183,11 @@ def table(report):
         for row in report['per_step']
         if row['abs_rel'] is not None
     ]
-    lines.append(f'{report["frames"]} frames, {report["valid"]:.1%} of the valid pixels scored')
+    lines.append(
+        '{frames} frames, {valid:.1%} of the valid pixels scored, {0:g} to {1:g} m'.format(
+            *report['depth_range'], **report
+        )
+    )
     if report['abs_rel_interval']:
         low, high = report['abs_rel_interval']
         lines.append(f'abs_rel {low:.4f} to {high:.4f} (95 % bootstrap interval over images)')

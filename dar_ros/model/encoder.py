@@ -7,8 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _CNN_STRIDES = (4, 8, 16, 32)
 
 
@@ -69,14 +67,14 @@ class ImageEncoder(nn.Module):
         self.memory_conv = SeparableConv(config.memory_width)
         self.detail_proj = nn.Conv2d(config.memory_width, config.latent_width, 1)
         self.detail_conv = SeparableConv(config.latent_width)
-        scale = [1 / (255 * s) for s in IMAGENET_STD]
-        offset = [-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD)]
+        scale = [1 / (255 * s) for s in config.pixel_std]
+        offset = [-m / s for m, s in zip(config.pixel_mean, config.pixel_std)]
         self.register_buffer('pixel_scale', _column(scale), persistent=False)
         self.register_buffer('pixel_offset', _column(offset), persistent=False)
 
     @staticmethod
     def _vit_layers(backbone):
-        depth = 24 if 'large' in backbone else 12
+        depth = {'large': 24, 'giant': 40}.get(backbone.split('_')[1], 12)
         return [depth // 4 * (i + 1) - 1 for i in range(4)]
 
     def train(self, mode=True):

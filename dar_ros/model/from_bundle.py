@@ -1,5 +1,7 @@
 """The network of a bundle as a torch model: to go on training, or to compare with."""
 
+from dataclasses import replace
+
 import onnx
 import torch
 from onnx import numpy_helper
@@ -20,7 +22,12 @@ def config_of_bundle(bundle):
         raise UsageError(
             f'{bundle.path} says no network configuration: export it from a checkpoint'
         )
-    return ModelConfig.from_dict(training['model'])
+    # `dar export --input-size` makes a bundle of another size than was trained.
+    return replace(
+        ModelConfig.from_dict(training['model']),
+        input_size=tuple(bundle.input_size),
+        **({} if bundle.canonical_focal is None else {'canonical_focal': bundle.canonical_focal}),
+    )
 
 
 def load_bundle_weights(model, bundle):

@@ -38,6 +38,8 @@ class ModelConfig:
     mlp_ratio: float = 2.0
     latent_width: int = 48
     canonical_focal: float = 220.0
+    pixel_mean: tuple = (0.485, 0.456, 0.406)  # of RGB, 0 to 1: what the backbone is used to
+    pixel_std: tuple = (0.229, 0.224, 0.225)
     depth_range: tuple = (0.1, 20.0)  # metres, a node's default
     trained_span: tuple = (
         0.05,
@@ -64,6 +66,8 @@ class ModelConfig:
             'depth_fractions',
             'depth_range',
             'trained_span',
+            'pixel_mean',
+            'pixel_std',
         ):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 

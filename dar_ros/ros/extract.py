@@ -96,7 +96,7 @@ def _write(out, stamp, rgb, depth, info, rectified):
         return False
     if depth.shape != rgb.shape[:2]:
         # A registered depth image of another resolution: nearest, depth is never blended.
-        depth = cv2.resize(depth, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        depth = cv2.resize(depth, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     name = f'{stamp:019d}'
     millimetres = np.nan_to_num(depth * 1000, nan=0, posinf=0, neginf=0)
     millimetres = np.where(millimetres < 65535, millimetres, 0).round().astype(np.uint16)

@@ -112,6 +112,12 @@ def parse_config(data, source='training configuration'):
         raise UsageError(f'{source}: setting {error} is missing') from None
     except TypeError as error:
         raise UsageError(f'{source}: {str(error).split("__init__() ")[-1]}') from None
+    sizes = {stage.size for stage in config.stages}
+    if config.model.backbone.startswith('vit') and sizes != {config.model.input_size}:
+        raise UsageError(
+            f'{source}: {config.model.backbone} is trained at its input_size alone, '
+            f'{config.model.input_size}, in every stage'
+        )
     if config.strategy not in STRATEGIES:
         raise UsageError(f'{source}: strategy {config.strategy} is none of ddp, fsdp')
     if config.strategy == 'fsdp' and config.ema:

@@ -35,6 +35,8 @@ class AugmentConfig:
     # What a renderer has and the world has not: its surfaces, and its light.
     surfaces: float = 0.0  # random convolutions (Xu et al., ICLR 2021): shapes stay
     light: float = 0.0  # a smooth random field of exposure
+    contrast: float = 0.0  # more of it, mostly: photographs have half as much again as renderings
+    sharpen: float = 0.0  # and edges twice as steep
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def to_canonical(image, depth, intrinsics, size, canonical_focal):
     """
     network_image, spec = prepare(image, size)
     scale = canonical_scale(intrinsics, spec, canonical_focal)
-    content = cv2.resize(depth, spec.content_size[::-1], interpolation=cv2.INTER_NEAREST)
+    # Exact: INTER_NEAREST is off by up to half a pixel.
+    content = cv2.resize(depth, spec.content_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     canonical = np.full(size, np.nan, np.float32)
     rows, columns = spec.content_size
     canonical[spec.top : spec.top + rows, spec.left : spec.left + columns] = content * scale
@@ -125,6 +128,13 @@ def photometric(image, config, rng):
         image = convolved(image, rng)
     if rng.random() < config.light:
         image = relit(image, rng)
+    if rng.random() < config.contrast:
+        mean, factor = image.mean(), np.exp(rng.normal(0.35, 0.35))
+        image = np.clip((image - mean) * factor + mean, 0, 255).astype(np.uint8)
+    if rng.random() < config.sharpen:
+        soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.2))
+        amount = rng.uniform(0.3, 2.0)
+        image = cv2.addWeighted(image, 1 + amount, soft, -amount, 0)
     if rng.random() < config.color:
         # White walls burnt out, dark corners lost: real cameras do both.
         gain = np.exp(rng.normal(0.12, 0.35)) * np.exp(rng.normal(0, 0.06, 3))
@@ -135,7 +145,7 @@ def photometric(image, config, rng):
     if rng.random() < config.gray:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < config.blur:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.2))
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
     if rng.random() < config.noise:
         noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(1, 8)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)

@@ -8,6 +8,7 @@ import torch
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.training.datasets import to_canonical
 from dar_ros.training.losses import IN_RANGE, range_classes
+from dar_ros.training.sources import every
 from dar_ros.training.validation import predictions
 
 # A Laplace distribution has 75.7 % of its mass within one standard deviation, a normal one 68.3 %.
@@ -21,7 +22,7 @@ def sigma_factors(model, frames, frames_used=200):
     the pixels.
     """
     ratios = [[] for _ in range(model.config.num_steps)]
-    subset = torch.utils.data.Subset(frames, range(min(frames_used, len(frames))))
+    subset = torch.utils.data.Subset(frames, every(frames, frames_used))
     for steps, depth, low, high in predictions(model, subset, model.config.input_size):
         valid = range_classes(depth, low, high) == IN_RANGE
         for found, step in zip(ratios, steps):
@@ -51,4 +52,7 @@ def row_medians(frames, config, frames_used=2000):
             config.focal_at(size),
         )
         columns.append(np.where(depth < limit, depth, np.nan)[:, ::8])
-    return [round(float(z), 4) for z in np.nanmedian(np.concatenate(columns, 1), axis=1)]
+    found = np.concatenate(columns, 1)
+    rows = np.flatnonzero(np.isfinite(found).any(1))  # not those that a protocol crops, or padding
+    medians = np.interp(np.arange(size[0]), rows, np.nanmedian(found[rows], axis=1))
+    return [round(float(z), 4) for z in medians]

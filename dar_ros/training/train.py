@@ -175,7 +175,13 @@ class Trainer:
         record = self.fabric.all_reduce(torch.stack(records).mean(0), reduce_op='mean')
         if not torch.isfinite(record[0]):
             raise RuntimeError(f'the loss is {record[0].item()} at iteration {self.iteration}')
-        self.fabric.clip_gradients(self.losses, self.optimizer, max_norm=config.optimizer.clip)
+        self.fabric.clip_gradients(
+            self.losses,
+            self.optimizer,
+            max_norm=config.optimizer.clip,
+            # With fp16's scaled loss gradients overflow now and then: the scaler skips that step.
+            error_if_nonfinite=config.precision != '16-mixed',
+        )
         self.optimizer.step()
         self.iteration += 1
         if self.average is not None:
