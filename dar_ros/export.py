@@ -301,6 +301,8 @@ def describe(model, record):
             'training': record.get('training', 'none: random weights'),
             'iteration': record.get('iteration', 0),
             'validation': record.get('validation', {}),
+            # Checkpoints whose weights were averaged, and their shares.
+            **({'average': record['average']} if 'average' in record else {}),
         },
         'licence': 'Apache-2.0',
     }
