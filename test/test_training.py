@@ -344,10 +344,13 @@ def test_shipped_configurations_are_valid():
     assert 'linear_16' in ablation.variant_configs(ROOT / 'config' / 'training' / 'bakeoff.yaml')
 
 
-@pytest.mark.parametrize('name', ['folder', 'nyu', 'kitti'])
-def test_shipped_configurations_of_real_data_are_read(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize('name, far', [('folder', 20.0), ('nyu', 10.0), ('kitti', 80.0)])
+def test_shipped_configurations_of_real_data_are_read(name, far, tmp_path, monkeypatch):
     config = load_config(ROOT / 'config' / 'training' / f'{name}.yaml')
-    assert config.dataset == name and config.model == PRESETS['dar_tiny']
+    assert config.dataset == name and config.model.depth_range == (0.1, far)
+    assert all(stage.size == config.model.input_size for stage in config.stages)
+    if name == 'folder':
+        assert config.model == PRESETS['dar_tiny']
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match='data.* is missing'):
         Trainer(config)
