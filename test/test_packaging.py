@@ -172,9 +172,12 @@ def test_the_node_runs_from_the_install_space(installed, ros_environment, tmp_pa
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    assert any('dar_tiny on' in line for line in node.stdout)  # what was passed over comes first
-    node.send_signal(signal.SIGINT)
-    assert node.wait(60) == 0
+    try:
+        assert any('dar_tiny on' in line for line in node.stdout)  # what was passed over is before
+        node.send_signal(signal.SIGINT)
+        assert node.wait(60) == 0
+    finally:
+        node.kill()
 
 
 def test_plugins_of_a_ros_installation_do_not_hide_the_tests(tmp_path):
