@@ -80,6 +80,19 @@ def test_images_without_depth_are_an_error(watched):
     assert watched.status().level == OK
 
 
+def test_refused_images_are_dealt_with(watched):
+    """A camera of which every image is refused is a warning; the first good one is not late."""
+    watched.run(2)
+    for _ in range(20):
+        watched.now += 1
+        watched.health.image()
+        watched.health.refuse('unknown encoding')
+        assert watched.status().level == WARN
+    watched.now += WINDOW + 1
+    watched.health.image()
+    assert watched.status().level == OK
+
+
 def test_nobody_waits_for_depth_that_nobody_wants(watched):
     for _ in range(10):
         watched.now += 1

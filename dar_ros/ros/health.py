@@ -23,7 +23,8 @@ class Health:
         self.last_error = self._refusal = self._failure = ''
         self._refused_time = self._failed_time = float('-inf')
         self._image_time = clock()
-        self._wanted_since = self._waiting_since = None  # since the first image after a frame
+        self._wanted_since = None
+        self._waiting_since = None  # since the first image after one that was dealt with
 
     def image(self):
         """Record that an image arrived."""
@@ -42,6 +43,7 @@ class Health:
         """Record that a frame was lost to bad input."""
         with self._lock:
             self.refused += 1
+            self._waiting_since = None
             self.last_error = self._refusal = reason
             self._refused_time = self._clock()
 
@@ -118,11 +120,8 @@ class Health:
         warnings = [note] if note else []
         if now - self._image_time > NO_IMAGE:
             warnings.append(f'no image for {now - self._image_time:.0f} s')
-        elif now - self._refused_time >= WINDOW and None not in (
-            self._wanted_since,
-            self._waiting_since,
-        ):
-            # Neither refused nor failed: the backend hangs, or another is being opened.
+        elif None not in (self._wanted_since, self._waiting_since):
+            # The backend hangs, or another is being opened.
             waited = now - max(self._waiting_since, self._wanted_since)
             if waited > NO_DEPTH:
                 message = f'no depth for {waited:.0f} s, though images come'
