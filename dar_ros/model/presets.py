@@ -145,6 +145,8 @@ PRESETS = {
         num_bins=8,
         bin_space='log',
         window_neighbors=2,
+        pixel_mean=(0.5, 0.5, 0.5),  # as EfficientNet-Lite was trained, unlike EfficientNet
+        pixel_std=(0.5, 0.5, 0.5),
     ),
     'dar_edge': ModelConfig(
         'dar_edge',
