@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
-pytest.importorskip('timm', reason='timm is not installed (extra: train)')
+timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
 from dar_ros.errors import UsageError
 from dar_ros.model import mtbin
@@ -207,6 +207,14 @@ def test_paper_presets_have_the_papers_sizes():
             model = DAR(preset(name))
         total = sum(p.numel() for p in model.parameters()) / 1e6
         assert total == pytest.approx(millions, rel=0.05), f'{name}: {total:.0f} M'
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_pixels_are_scaled_as_the_backbone_was_trained(name):
+    # EfficientNet-Lite is not scaled as ImageNet's other networks are.
+    config = preset(name)
+    trained = timm.get_pretrained_cfg(config.backbone)
+    assert (config.pixel_mean, config.pixel_std) == (trained.mean, trained.std)
 
 
 @pytest.mark.parametrize('name', PRESETS)

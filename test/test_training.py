@@ -20,6 +20,7 @@ from dar_ros.model.checkpoint import (
     load_tensors,
     recovered,
     replaced,
+    save_checkpoint,
     save_tensors,
 )
 from dar_ros.model.dar import DAR
@@ -165,7 +166,19 @@ def test_training_goes_on_from_a_bundle(config, bundle):
     image = torch.from_numpy(bundle.reference()['image'])
     with torch.no_grad():
         found, wanted = (m.encode(image).detail for m in (model, expected))
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    spread = wanted.std()  # of some training runs it is 80: rounding is a share of it
+    torch.testing.assert_close(found / spread, wanted / spread, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize('change', [{'pixel_mean': (0.4, 0.5, 0.5)}, {'canonical': False}])
+def test_weights_are_not_taken_for_something_else(config, bundle, change, tmp_path):
+    """What no tensor's shape tells, like the scale of pixels, is compared; the setting is named."""
+    model = config_of_bundle(bundle)
+    checkpoint = tmp_path / 'checkpoint'
+    save_checkpoint(checkpoint, DAR(model), {})
+    for init in (bundle.path, checkpoint):
+        with pytest.raises(UsageError, match=f'{init}.*{next(iter(change))}'):
+            initial_model(replace(config, model=replace(model, **change), init=str(init)))
 
 
 def test_resume_is_exact(config, tmp_path):

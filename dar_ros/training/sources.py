@@ -10,9 +10,12 @@ from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file
-from dar_ros.model.from_bundle import load_bundle_weights
+from dar_ros.model.from_bundle import config_of_bundle, load_bundle_weights
 from dar_ros.model.pretrained import PYPI_ENCODERS, load_imagenet_encoder
 from dar_ros.simulation.dataset import SimDataset
+
+# What weights were trained for and what no tensor's shape tells.
+_MEANING = ('pixel_mean', 'pixel_std', 'bin_space', 'canonical')
 
 
 def open_frames(dataset, folder, split):
@@ -50,10 +53,24 @@ def initial_model(config):
     if (Path(config.init) / MANIFEST).exists():
         if config.model.backbone in PYPI_ENCODERS:  # their batch norms' scales, to unfold with
             load_imagenet_encoder(model)
-        return load_bundle_weights(model, open_bundle(config.init))
+        bundle = open_bundle(config.init)
+        _require_same_meaning(config, config_of_bundle(bundle))
+        return load_bundle_weights(model, bundle)
     source, _ = load_checkpoint(config.init)
+    _require_same_meaning(config, source.config)
     model.load_state_dict(source.state_dict())
     return model
+
+
+def _require_same_meaning(config, source):
+    """UsageError that names the setting in which `init` was trained otherwise."""
+    for name in _MEANING:
+        theirs, ours = getattr(source, name), getattr(config.model, name)
+        if theirs != ours:
+            theirs = list(theirs) if isinstance(theirs, tuple) else theirs
+            raise UsageError(
+                f'init: {config.init} was trained with {name} {theirs}: set it so in `model`'
+            )
 
 
 def freeze(model, prefixes):
