@@ -172,7 +172,7 @@ def test_training_goes_on_from_a_bundle(config, bundle):
 
 @pytest.mark.parametrize('change', [{'pixel_mean': (0.4, 0.5, 0.5)}, {'canonical': False}])
 def test_weights_are_not_taken_for_something_else(config, bundle, change, tmp_path):
-    """What no tensor's shape tells, like the scale of pixels, is compared; the setting is named."""
+    """What no tensor's shape tells, like the scale of pixels, is compared, and named."""
     model = config_of_bundle(bundle)
     checkpoint = tmp_path / 'checkpoint'
     save_checkpoint(checkpoint, DAR(model), {})
