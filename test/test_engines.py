@@ -147,8 +147,12 @@ def test_no_value_goes_through_fp16_on_its_way_between_fp32(served):
             assert before is None or before.op_type != 'Cast' or UINT8 == attribute(node, 'to')
 
 
-def test_fp16_depth_is_within_one_percent_of_fp32(halved):
-    """With fp32's windows given, at every pixel and step; a window may tip over otherwise."""
+def test_fp16_depth_stays_near_fp32(halved):
+    """
+    With fp32's windows given, at every step: 2 % at every pixel, 0.2 % on average.
+
+    Without them a window may tip over.
+    """
     half, full = (OnnxRuntimeBackend(bundle) for bundle in halved)
     metres = np.exp if half.bundle.bin_space == 'log' else np.asarray
     given = half.bundle.reference()['image'][0]
@@ -161,7 +165,8 @@ def test_fp16_depth_is_within_one_percent_of_fp32(halved):
             half.step()
             full.step()
             found, expected = metres(half._last['depth']), metres(full._last['depth'])
-            assert (np.abs(found - expected) / expected).max() < 0.01
+            error = np.abs(found - expected) / expected
+            assert error.max() < 0.02 and error.mean() < 0.002
             # Where both chose the same bins, the windows agree as fp32 does.
             for window in ('low', 'high'):
                 apart = np.abs(half._state[window] - full._state[window])
