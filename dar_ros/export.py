@@ -53,11 +53,14 @@ def export(checkpoint, out, input_size=None):
     torch.
     """
     model, record = load_checkpoint(checkpoint)
-    if input_size and tuple(input_size) != model.config.input_size:
+    size = model.config.input_size
+    if input_size and tuple(input_size) != size:
         model = _resized(model, tuple(input_size))
         if 'row_medians' in record:
             old = np.array(record['row_medians'])
             rows = (np.arange(input_size[0]) + 0.5) * len(old) / input_size[0] - 0.5
+            # Twice the pixels, twice the focal length: half the canonical depth.
+            old = old / min(new / side for new, side in zip(input_size, size))
             record['row_medians'] = np.interp(rows, np.arange(len(old)), old).tolist()
     return export_model(model, out, record)
 
@@ -80,9 +83,7 @@ def export_model(model, out, record=None):
 
 
 def _resized(model, size):
-    focal = model.config.canonical_focal * size[1] / model.config.input_size[1]
-    config = replace(model.config, input_size=size, canonical_focal=focal)
-    resized = DAR(config)
+    resized = DAR(replace(model.config, input_size=size))
     state = dict(model.state_dict())
     for key in ('position', 'memory_position'):
         state[key] = nn.functional.interpolate(
@@ -287,7 +288,7 @@ def describe(model, record):
         'width': config.width,
         'depth_range': list(config.depth_range),
         'trained_span': list(config.trained_span),
-        'canonical_focal': config.focal_at(config.input_size),
+        'canonical_focal': config.focal,
         'sigma_factors': record.get('sigma_factors', [1.0] * config.num_steps),
         'normalisation': {
             'mean': list(config.pixel_mean),

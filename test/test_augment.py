@@ -15,6 +15,7 @@ from dar_ros.training.datasets import (
     TrainingSamples,
     convolved,
     crop_and_flip,
+    exposed,
     photometric,
     relit,
     to_canonical,
@@ -77,6 +78,32 @@ def test_crops_stay_near_the_middle_and_vary_in_shape():
         shapes.append(found.shape[1] / found.shape[0])
     assert min(shapes) < 1.1 and max(shapes) > 1.7
     assert abs(np.median(shapes) - 80 / 60) < 0.05
+
+
+def test_no_crop_is_narrower_than_asked():
+    config = AugmentConfig(min_crop=0.3, min_fov=50.0, reshape=0)
+    for focal, least in ((50, 50.0), (200, np.degrees(2 * np.arctan(0.2)))):
+        image, depth = np.zeros((60, 80, 3), np.uint8), np.ones((60, 80), np.float32)
+        camera = Intrinsics(focal, focal, 39.5, 29.5)
+        seen = []
+        for seed in range(80):
+            _, found, _ = crop_and_flip(image, depth, camera, config, np.random.default_rng(seed))
+            seen.append(np.degrees(2 * np.arctan(found.shape[1] / (2 * focal))))
+        assert least - 1 <= min(seen) < least + 3  # a camera narrower than that is left whole
+
+
+def test_what_contrast_alone_would_cut_off_a_darker_exposure_shows():
+    """One table for both: of a ramp as many levels survive as after the last step alone."""
+    ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, 2)
+    both = replace(NOTHING, contrast=1.0, color=1.0)
+    dark = bright = 0
+    for seed in range(40):
+        varied = exposed(ramp, both, np.random.default_rng(seed))
+        if varied.max() < 250:  # darker than the sensor's limit: nothing was cut off at the top
+            top = varied[0, :, 0]
+            dark += 1
+            bright += len(np.unique(top[-20:])) > 3
+    assert dark >= 3 and bright == dark
 
 
 @pytest.mark.parametrize(

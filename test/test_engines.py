@@ -149,7 +149,7 @@ def test_no_value_goes_through_fp16_on_its_way_between_fp32(served):
 
 def test_fp16_depth_stays_near_fp32(halved):
     """
-    With fp32's windows given, at every step: 1 % at 97 % of the pixels, 2 % at all.
+    With fp32's windows given, at every step: 0.5 % at every pixel, 0.2 % on average.
 
     Without them a window may tip over.
     """
@@ -166,8 +166,7 @@ def test_fp16_depth_stays_near_fp32(halved):
             full.step()
             found, expected = metres(half._last['depth']), metres(full._last['depth'])
             error = np.abs(found - expected) / expected
-            assert error.max() < 0.02 and error.mean() < 0.002
-            assert (error < 0.01).mean() > 0.97
+            assert error.max() < 0.005 and error.mean() < 0.002
             # Where both chose the same bins, the windows agree as fp32 does.
             for window in ('low', 'high'):
                 apart = np.abs(half._state[window] - full._state[window])

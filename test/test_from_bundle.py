@@ -31,6 +31,14 @@ def test_a_model_of_the_bundle_computes_what_the_bundle_computes(bundle):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_the_steps_get_more_than_signs(bundle):
+    image = torch.from_numpy(bundle.reference()['image'])
+    encoded = model_from_bundle(bundle).encode(image)
+    assert (encoded.detail.abs() > 4).float().mean() < 0.05  # tanh(4) is 0.999
+    assert (encoded.start.abs() > 0.999).float().mean() < 0.05
+
+
 def test_the_norms_that_a_model_has_change_nothing(bundle):
     model = DAR(config_of_bundle(bundle))
     load_imagenet_encoder(model)

@@ -153,6 +153,17 @@ def test_hull_holds_both_sides_of_an_edge():
 
 
 @torch.inference_mode()
+def test_features_of_any_scale_reach_the_steps_unsaturated():
+    model = build()
+    for lateral in (*model.encoder.laterals, model.encoder.detail_lateral):
+        lateral.weight *= 100
+    encoded = model.encode(inputs()[0])
+    assert (encoded.detail.abs() > 4).float().mean() < 0.01  # tanh(4) is 0.999
+    assert (encoded.start.abs() > 0.999).float().mean() < 0.01
+    assert encoded.detail.std() > 0.3
+
+
+@torch.inference_mode()
 def test_candidates_change_the_output_of_their_step():
     model = build()
     encoded, trace = run(model, *inputs())

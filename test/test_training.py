@@ -148,6 +148,17 @@ def test_frozen_parameters_keep_their_values(config, tmp_path):
         Trainer(replace(config, freeze=('encoder.nothing',), out=str(tmp_path / 'other')))
 
 
+def test_fresh_parts_do_not_come_from_init(config, tmp_path):
+    config = replace(config, init=str(Trainer(config).run()))
+    source, _ = load_checkpoint(config.init)
+    again = replace(config, fresh=('transformer', 'position'), out=str(tmp_path / 'again'))
+    before, after = source.state_dict(), initial_model(again).state_dict()
+    changed = {name.split('.')[0] for name in before if (before[name] != after[name]).any()}
+    assert changed == {'transformer', 'position'}
+    with pytest.raises(UsageError, match='fresh: no parameter begins with nothing'):
+        initial_model(replace(again, fresh=('nothing',)))
+
+
 def test_frames_of_several_folders_follow_each_other(config, tmp_path):
     other = FakeFrames(count=4, size=(30, 40)).write(tmp_path / 'other')
     folders = [config.train_data, str(other), config.train_data]

@@ -23,11 +23,7 @@ def config_of_bundle(bundle):
             f'{bundle.path} says no network configuration: export it from a checkpoint'
         )
     # `dar export --input-size` makes a bundle of another size than was trained.
-    return replace(
-        ModelConfig.from_dict(training['model']),
-        input_size=tuple(bundle.input_size),
-        **({} if bundle.canonical_focal is None else {'canonical_focal': bundle.canonical_focal}),
-    )
+    return replace(ModelConfig.from_dict(training['model']), input_size=tuple(bundle.input_size))
 
 
 def load_bundle_weights(model, bundle):

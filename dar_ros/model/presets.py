@@ -14,8 +14,8 @@ class ModelConfig:
 
     The token grid of step k has `grid_fractions[k]` of the memory's rows and columns (the memory
     lies at 1/8 of the input), its depth grid `depth_fractions[k]` of those at 1/4: at least twice
-    the token grid (each rounded), the last all of it. `canonical_focal` is in pixels of
-    `input_size`.
+    the token grid (each rounded), the last all of it. `canonical_focal` is in pixels of the
+    input.
     """
 
     name: str
@@ -84,14 +84,16 @@ class ModelConfig:
         """Depth grid (h, w) of every step for an input of (rows, columns)."""
         return _fractions_of(input_size or self.input_size, 4, self.depth_fractions)
 
-    def focal_at(self, input_size):
+    @property
+    def focal(self):
         """
-        Canonical focal length in pixels of another input size: the same field of view; None if not
+        Canonical focal length in pixels of the network's input, of any size; None if not
         `canonical`.
+
+        In pixels, not as a field of view: a network takes so many pixels of a door for so many
+        metres, at every size it is trained or run at.
         """
-        if not self.canonical:
-            return None
-        return self.canonical_focal * input_size[1] / self.input_size[1]
+        return self.canonical_focal if self.canonical else None
 
     def to_dict(self):
         """Return plain data, for JSON."""

@@ -19,6 +19,8 @@ class AugmentConfig:
     """What training varies; probabilities and extents."""
 
     min_crop: float = 0.6  # smallest share of the image's height that a crop keeps
+    # Degrees, horizontal: no crop is smaller than a lens of so much would see (before `reshape`).
+    min_fov: float = 0.0
     # How far from the middle a crop may lie, share of the margin it leaves. The network is told
     # the focal length, not the principal point: where crops lie anywhere, it cannot learn that a
     # floor seen lower in the image is nearer.
@@ -104,7 +106,8 @@ def crop_and_flip(image, depth, intrinsics, config, rng):
     Random isotropic zoom (a crop, of the same or another aspect) and horizontal flip.
     """
     height, width = depth.shape
-    share = rng.uniform(config.min_crop, 1.0)
+    narrowest = np.tan(np.radians(config.min_fov) / 2) / (width / (2 * intrinsics.fx))
+    share = rng.uniform(min(1.0, max(config.min_crop, narrowest)), 1.0)
     aspect = np.exp(rng.uniform(-0.35, 0.35)) if rng.random() < config.reshape else 1.0
     rows = round(height * share / max(aspect, 1.0))
     columns = round(width * share * min(aspect, 1.0))
@@ -128,20 +131,11 @@ def photometric(image, config, rng):
         image = convolved(image, rng)
     if rng.random() < config.light:
         image = relit(image, rng)
-    if rng.random() < config.contrast:
-        mean, factor = image.mean(), np.exp(rng.normal(0.35, 0.35))
-        image = np.clip((image - mean) * factor + mean, 0, 255).astype(np.uint8)
     if rng.random() < config.sharpen:
         soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.2))
         amount = rng.uniform(0.3, 2.0)
         image = cv2.addWeighted(image, 1 + amount, soft, -amount, 0)
-    if rng.random() < config.color:
-        # White walls burnt out, dark corners lost: real cameras do both.
-        gain = np.exp(rng.normal(0.12, 0.35)) * np.exp(rng.normal(0, 0.06, 3))
-        gamma, offset = np.exp(rng.normal(0, 0.3)), rng.normal(-4, 15)
-        levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain * 255 + offset
-        table = np.clip(levels, 0, 255).astype(np.uint8)
-        image = cv2.LUT(image, table.reshape(256, 1, 3))
+    image = exposed(image, config, rng)
     if rng.random() < config.gray:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < config.blur:
@@ -153,6 +147,25 @@ def photometric(image, config, rng):
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))]
         image = cv2.imdecode(cv2.imencode('.jpg', image, quality)[1], cv2.IMREAD_COLOR)
     return image
+
+
+def exposed(image, config, rng):
+    """
+    Contrast, exposure, white balance and gamma; uint8 (H, W, 3) in and out.
+
+    White walls burn out and dark corners are lost, as in real cameras, but once: what contrast
+    alone would cut off a darker exposure still shows.
+    """
+    levels = np.linspace(0, 1, 256)[:, None].repeat(3, 1)  # (256, 3)
+    if rng.random() < config.contrast:
+        mean = image.mean() / 255
+        levels = (levels - mean) * np.exp(rng.normal(0.35, 0.35)) + mean
+    if rng.random() < config.color:
+        gain = np.exp(rng.normal(0.12, 0.35)) * np.exp(rng.normal(0, 0.06, 3))
+        gamma, offset = np.exp(rng.normal(0, 0.3)), rng.normal(-4, 15) / 255
+        levels = levels.clip(0) ** gamma * gain + offset
+    table = (levels * 255).round().clip(0, 255).astype(np.uint8)
+    return cv2.LUT(image, table.reshape(256, 1, 3))
 
 
 def convolved(image, rng):

@@ -15,7 +15,7 @@ from dar_ros.model.pretrained import PYPI_ENCODERS, load_imagenet_encoder
 from dar_ros.simulation.dataset import SimDataset
 
 # What weights were trained for and what no tensor's shape tells.
-_MEANING = ('pixel_mean', 'pixel_std', 'bin_space', 'canonical')
+_MEANING = ('pixel_mean', 'pixel_std', 'bin_space', 'canonical', 'canonical_focal')
 
 
 def open_frames(dataset, folder, split):
@@ -38,7 +38,20 @@ def every(frames, count):
 
 
 def initial_model(config):
-    """Return the DAR a run begins with."""
+    """Return the DAR a run begins with: the weights of `init`, but for the parts in `fresh`."""
+    model = model_of_init(config)
+    if config.fresh:
+        state, new = model.state_dict(), DAR(config.model).state_dict()
+        for prefix in config.fresh:
+            if not any(name.startswith(prefix) for name in state):
+                raise UsageError(f'fresh: no parameter begins with {prefix}')
+        parts = tuple(config.fresh)
+        model.load_state_dict({k: (new if k.startswith(parts) else state)[k] for k in state})
+    return model
+
+
+def model_of_init(config):
+    """Return the DAR that `init` says."""
     if config.init == 'timm':
         return timm_model(config.model)
     model = DAR(config.model)

@@ -130,7 +130,7 @@ class Trainer:
         samples = TrainingSamples(
             self.train_frames,
             stage.size,
-            config.model.focal_at(stage.size),
+            config.model.focal,
             config.ranges,
             config.augment,
             (config.seed, number),

@@ -18,7 +18,7 @@ def predictions(model, frames, size, batch=8):
     """
     model.eval()
     device = model.position.device
-    focal = model.config.focal_at(size)
+    focal = model.config.focal
     for begin in range(0, len(frames), batch):
         chosen = [frames[i] for i in range(begin, min(begin + batch, len(frames)))]
         pairs = [
