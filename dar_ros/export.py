@@ -37,6 +37,7 @@ from dar_ros.model.export_graphs import (
     UpsampleGraph,
 )
 from dar_ros.model.mtbin import from_bin_space
+from dar_ros.preprocess import ResizeSpec
 
 OPSET = 18
 GIVEN_RANGE_TOLERANCE = 1e-4  # relative depth, windows given from torch
@@ -60,7 +61,7 @@ def export(checkpoint, out, input_size=None):
             old = np.array(record['row_medians'])
             rows = (np.arange(input_size[0]) + 0.5) * len(old) / input_size[0] - 0.5
             # Twice the pixels, twice the focal length: half the canonical depth.
-            old = old / min(new / side for new, side in zip(input_size, size))
+            old = old / ResizeSpec.fit(size, input_size).scale
             record['row_medians'] = np.interp(rows, np.arange(len(old)), old).tolist()
     return export_model(model, out, record)
 

