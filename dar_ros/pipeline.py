@@ -123,12 +123,13 @@ class DepthPipeline:
             )
         self._scheduler.begin(image.shape[:2])
         network_image, spec = prepare(image, bundle.input_size)
+        scale = canonical_scale(intrinsics, spec, bundle.canonical_focal)
+        # The near limit is the network's own: it tells the lens, and told of a farther one the
+        # network lifts what is nearer to it. What a user asks for, postprocessing compares.
+        near = bundle.depth_range[0] * scale
         # Canonical over real metres; the calibration factor makes real metres longer.
-        scale = canonical_scale(intrinsics, spec, bundle.canonical_focal) / settings.depth_scale
-        # Training draws near limits below half a metre only: told of a farther one, the network
-        # lifts what is nearer to it. So it keeps its own, and postprocessing compares.
-        near = min(depth_range[0], bundle.depth_range[0])
-        canonical_range = (near * scale, depth_range[1] * scale)
+        scale /= settings.depth_scale
+        canonical_range = (near, depth_range[1] * scale)
         timed('preprocess')
         self.backend.start(network_image, *canonical_range)
         timed('encode')

@@ -45,6 +45,8 @@ class AugmentConfig:
 class RangeConfig:
     """Canonical depth ranges drawn per image, log-uniform, in metres (METHOD, range as input)."""
 
+    # Empty: not drawn, but the model's own near limit times s, as the pipeline has it. It is then
+    # what tells the network the lens: a crop alone does not say how far away it was taken from.
     depth_min: tuple = (0.05, 0.5)
     depth_max: tuple = (3.0, 120.0)
 
@@ -52,8 +54,8 @@ class RangeConfig:
 class TrainingSamples(torch.utils.data.Dataset):
     """An endless, seeded sequence of augmented samples; map-style, indexed by sample number."""
 
-    def __init__(self, frames, size, canonical_focal, ranges, augment, seed, length):
-        self.frames, self.size, self.canonical_focal = frames, tuple(size), canonical_focal
+    def __init__(self, frames, size, model, ranges, augment, seed, length):
+        self.frames, self.size, self.model = frames, tuple(size), model
         self.ranges, self.augment, self.seed, self.length = ranges, augment, seed, length
 
     def __len__(self):
@@ -72,10 +74,13 @@ class TrainingSamples(torch.utils.data.Dataset):
             np.asarray(frame.image), np.asarray(frame.depth), frame.intrinsics, self.augment, rng
         )
         image = photometric(image, self.augment, rng)
-        image, depth = to_canonical(image, depth, intrinsics, self.size, self.canonical_focal)
+        image, depth, scale = to_canonical(
+            image, depth, intrinsics, self.size, self.model.focal
+        )
+        near = scale * self.model.depth_range[0]
         depth_min, depth_max = (
             np.exp(rng.uniform(*np.log(bounds)))
-            for bounds in (self.ranges.depth_min, self.ranges.depth_max)
+            for bounds in (self.ranges.depth_min or (near, near), self.ranges.depth_max)
         )
         return (
             torch.from_numpy(image),
@@ -87,9 +92,9 @@ class TrainingSamples(torch.utils.data.Dataset):
 
 def to_canonical(image, depth, intrinsics, size, canonical_focal):
     """
-    Image (H, W, 3) and metric depth (H, W) -> network image (h, w, 3) and canonical depth (h, w).
+    Image (H, W, 3) and metric depth (H, W) -> network image (h, w, 3), canonical depth (h, w), s.
 
-    Depth is sampled, never blended; padding is NaN.
+    Depth is sampled, never blended; padding is NaN. s is canonical over real metres.
     """
     network_image, spec = prepare(image, size)
     scale = canonical_scale(intrinsics, spec, canonical_focal)
@@ -98,7 +103,7 @@ def to_canonical(image, depth, intrinsics, size, canonical_focal):
     canonical = np.full(size, np.nan, np.float32)
     rows, columns = spec.content_size
     canonical[spec.top : spec.top + rows, spec.left : spec.left + columns] = content * scale
-    return network_image, canonical
+    return network_image, canonical, scale
 
 
 def crop_and_flip(image, depth, intrinsics, config, rng):

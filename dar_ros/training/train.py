@@ -130,7 +130,7 @@ class Trainer:
         samples = TrainingSamples(
             self.train_frames,
             stage.size,
-            config.model.focal,
+            config.model,
             config.ranges,
             config.augment,
             (config.seed, number),

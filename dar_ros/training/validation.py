@@ -21,20 +21,16 @@ def predictions(model, frames, size, batch=8):
     focal = model.config.focal
     for begin in range(0, len(frames), batch):
         chosen = [frames[i] for i in range(begin, min(begin + batch, len(frames)))]
-        pairs = [
-            to_canonical(np.asarray(f.image), np.asarray(f.depth), f.intrinsics, size, focal)
-            for f in chosen
-        ]
-        scales = torch.tensor(
-            [
-                canonical_scale(f.intrinsics, ResizeSpec.fit(f.image.shape[:2], size), focal)
+        images, depths, scales = zip(
+            *(
+                to_canonical(np.asarray(f.image), np.asarray(f.depth), f.intrinsics, size, focal)
                 for f in chosen
-            ],
-            device=device,
+            )
         )
-        image = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device)
-        depth = torch.from_numpy(np.stack([depth for _, depth in pairs]))[:, None].to(device)
-        low, high = (scales.float() * limit for limit in model.config.depth_range)
+        image = torch.from_numpy(np.stack(images)).to(device)
+        depth = torch.from_numpy(np.stack(depths))[:, None].to(device)
+        scale = torch.tensor(scales, dtype=torch.float32, device=device)
+        low, high = (scale * limit for limit in model.config.depth_range)
         outputs, encoded = model(image, low, high)
         yield (
             [model.upsample(output, encoded.upsample_mask) for output in outputs],
