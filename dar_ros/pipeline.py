@@ -44,6 +44,11 @@ class DepthSettings:
             )
         if not 0 < near < far < np.inf:
             raise UsageError(f'depth range [{near}, {far}] m: 0 < depth_min < depth_max is needed')
+        if near < bundle.depth_range[0]:
+            raise UsageError(
+                f'depth_min {near} m: {bundle.name} sees nothing nearer than '
+                f'{bundle.depth_range[0]} m'
+            )
         if not 0 < self.depth_scale < np.inf:
             raise UsageError(f'depth_scale {self.depth_scale} must be above 0')
         if self.beyond_range not in BEYOND_RANGE:

@@ -86,7 +86,7 @@ def test_without_a_canonical_camera_the_focal_length_is_ignored(canonical, tmp_p
     factor = 2.0 if canonical else 1.0
     still = AugmentConfig(min_crop=1.0, max_shift=0, reshape=0, flip=0, color=0)
     frames = [view(80.0), view(40.0)]
-    samples = TrainingSamples(frames, (64, 96), config.focal, RangeConfig(), still, (0, 0), 2)
+    samples = TrainingSamples(frames, (64, 96), config, RangeConfig(), still, (0, 0), 2)
     depths = sorted(float(samples[n][1].nanmedian()) for n in range(2))
     assert depths == pytest.approx([4.0, 4.0 * factor])
 

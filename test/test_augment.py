@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 
 from dar_ros.geometry import Intrinsics
+from dar_ros.model.presets import preset
 from dar_ros.simulation.dataset import StoredFrame
 from dar_ros.training.datasets import (
     AugmentConfig,
@@ -21,6 +22,7 @@ from dar_ros.training.datasets import (
     to_canonical,
 )
 
+MODEL = replace(preset('dar_tiny'), canonical_focal=40.0)
 NOTHING = AugmentConfig(
     min_crop=1.0, max_shift=0, reshape=0, flip=0, gray=0, color=0, noise=0, blur=0, jpeg=0
 )
@@ -39,7 +41,7 @@ def test_a_sample_depends_on_its_number_only():
     frames = [StoredFrame(image, depth + n, Intrinsics(50, 50, 39.5, 29.5)) for n in range(6)]
     augment = AugmentConfig(surfaces=0.5, light=0.5)
     samples = [
-        TrainingSamples(frames, (32, 48), 40.0, RangeConfig(), augment, (0, 0), 40)
+        TrainingSamples(frames, (32, 48), MODEL, RangeConfig(), augment, (0, 0), 40)
         for _ in range(2)
     ]
     samples[1][3]
@@ -49,6 +51,22 @@ def test_a_sample_depends_on_its_number_only():
             b.nan_to_num(-1.0) if b.is_floating_point() else b,
         )
     assert not torch.equal(samples[0][17][0], samples[0][18][0])
+
+
+def test_a_near_limit_that_is_not_drawn_tells_the_lens():
+    """The model's own limit times s, as the pipeline hands it to the network."""
+    frames = [
+        StoredFrame(picture(), np.full((60, 80), 2.0, np.float32), Intrinsics(f, f, 39.5, 29.5))
+        for f in (40, 80)
+    ]
+    ranges = RangeConfig(depth_min=())
+    data = TrainingSamples(frames, (32, 48), MODEL, ranges, AugmentConfig(), (0, 0), 20)
+    found = set()
+    for _, depth, depth_min, _ in map(data.__getitem__, range(20)):
+        scale = float(depth.nanmedian()) / 2.0
+        assert float(depth_min) == pytest.approx(scale * MODEL.depth_range[0])
+        found.add(float(depth_min))
+    assert len(found) > 10  # every crop is a lens of its own
 
 
 def test_cropping_and_flipping_keep_the_geometry():
@@ -146,6 +164,6 @@ def test_labels_lie_where_the_image_does():
     depth = np.tile(np.arange(320, dtype=np.float32), (240, 1))
     image = np.zeros((240, 320, 3), np.uint8)
     for size in ((192, 256), (96, 128)):
-        _, small = to_canonical(image, depth, Intrinsics(100, 100, 159.5, 119.5), size, None)
+        _, small, _ = to_canonical(image, depth, Intrinsics(100, 100, 159.5, 119.5), size, None)
         middle = (np.arange(size[1]) + 0.5) * 320 / size[1] - 0.5
         assert abs((small[0] - middle).mean()) < 0.05

@@ -9,7 +9,7 @@ from dar_ros.backends import open_backend
 from dar_ros.backends.base import self_test
 from dar_ros.errors import BackendError, FrameError, UsageError
 from dar_ros.geometry import Intrinsics
-from dar_ros.pipeline import DepthSettings
+from dar_ros.pipeline import DepthPipeline, DepthSettings
 
 
 @pytest.fixture(scope='module')
@@ -59,22 +59,40 @@ def test_fewer_steps_equal_the_first_ones(pipeline, image):
     assert not np.array_equal(every[0].depth, every[-1].depth)
 
 
-def test_focal_and_range_together_scale_depth_exactly(pipeline, image):
-    """Twice the focal length and twice the range: the network sees the same, the depth doubles."""
-    near = pipeline(
-        image, Intrinsics(200, 200, 127.5, 95.5), DepthSettings(depth_min=0.05, depth_max=10)
-    )
-    far = pipeline(
-        image, Intrinsics(400, 400, 127.5, 95.5), DepthSettings(depth_min=0.1, depth_max=20)
-    )
-    assert np.isfinite(near.depth).mean() > 0.3
-    assert np.allclose(far.depth, 2 * near.depth, rtol=1e-5)
+class Spy:
+    """A backend that remembers the ranges it was given."""
+
+    def __init__(self, backend):
+        self.bundle, self.step, self.finish = backend.bundle, backend.step, backend.finish
+        self._start, self.ranges = backend.start, []
+
+    def start(self, image, depth_min, depth_max):
+        self.ranges.append((depth_min, depth_max))
+        self._start(image, depth_min, depth_max)
+
+
+def test_the_network_receives_the_range_in_its_canonical_camera(pipeline, image):
+    """
+    The near limit is the model's whatever a user sets, so that it tells the lens and nothing else;
+    the calibration factor belongs to the user's metres.
+    """
+    spy = Spy(pipeline.backend)
+    of = DepthPipeline(spy)
+    near, focal = pipeline.bundle.depth_range[0], pipeline.bundle.canonical_focal
+    for length, settings, far in (
+        (focal, DepthSettings(depth_max=10), 10),
+        (focal, DepthSettings(depth_min=1, depth_max=10), 10),
+        (focal, DepthSettings(depth_max=10, depth_scale=2), 5),
+    ):
+        for times in (1, 2):
+            of(image, Intrinsics(times * length, times * length, 127.5, 95.5), settings)
+            assert spy.ranges[-1] == pytest.approx((near / times, far / times))
 
 
 def test_depth_scale_is_a_factor_on_depth_and_sigma(pipeline, image):
-    plain = pipeline(image, camera(256, 192), DepthSettings(depth_min=0.08, depth_max=10))
+    plain = pipeline(image, camera(256, 192), DepthSettings(depth_max=10))
     scaled = pipeline(
-        image, camera(256, 192), DepthSettings(depth_min=0.088, depth_max=11, depth_scale=1.1)
+        image, camera(256, 192), DepthSettings(depth_min=0.11, depth_max=11, depth_scale=1.1)
     )
     assert np.allclose(scaled.depth, 1.1 * plain.depth, rtol=1e-4)
     assert np.allclose(scaled.sigma, 1.1 * plain.sigma, rtol=1e-4, equal_nan=True)
@@ -100,6 +118,7 @@ def test_missing_intrinsics_and_untrained_range_are_warned_of(pipeline, image):
         {'num_steps': -1},
         {'depth_min': 5, 'depth_max': 2},
         {'depth_min': -1},
+        {'depth_min': 0.05},  # nearer than the model sees
         {'depth_scale': 0},
         {'beyond_range': 'maybe'},
         {'latency_budget_ms': -1},

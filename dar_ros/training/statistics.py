@@ -44,7 +44,7 @@ def row_medians(frames, config, frames_used=2000):
     columns = []
     for i in np.linspace(0, len(frames) - 1, min(frames_used, len(frames))).astype(int):
         frame = frames[int(i)]
-        _, depth = to_canonical(
+        _, depth, _ = to_canonical(
             np.asarray(frame.image), np.asarray(frame.depth), frame.intrinsics, size, config.focal
         )
         columns.append(np.where(depth < limit, depth, np.nan)[:, ::8])

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from dar_ros.model.mtbin import from_bin_space
-from dar_ros.preprocess import ResizeSpec, canonical_scale
 from dar_ros.training.datasets import to_canonical
 from dar_ros.training.losses import IN_RANGE, range_classes
 
