@@ -35,6 +35,24 @@ def copied_bundle(bundle, tmp_path):
     return Path(shutil.copytree(bundle.path, tmp_path / 'bundle'))
 
 
+@pytest.fixture
+def gpu(request, monkeypatch, tmp_path):
+    """Return a machine with a fake GPU, a fake TensorRT and an empty cache; param: fake driver."""
+    import fake_cuda
+    import fake_tensorrt
+
+    from dar_ros.backends import cuda
+
+    gpu = fake_cuda.Gpu()
+    gpu.package = getattr(request, 'param', 'cuda-bindings')
+    fake_tensorrt.reset(gpu)
+    monkeypatch.setattr(cuda, 'find_gpu', lambda: cuda.Gpu('Orin', (8, 7)))
+    monkeypatch.setattr(cuda, 'open_device', lambda: fake_cuda.DEVICES[gpu.package](gpu))
+    monkeypatch.setitem(sys.modules, 'tensorrt', fake_tensorrt)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    return gpu
+
+
 @pytest.fixture(scope='module')
 def ros_environment(tmp_path_factory):
     """

@@ -11,6 +11,8 @@ import threading
 
 import numpy as np
 
+from dar_ros.backends import cuda
+
 
 class Gpu:
     """One GPU's state: its memory, who has it current, what was copied."""
@@ -235,3 +237,9 @@ class PycudaDriver:
 
     def memcpy_dtoh_async(self, array, address, stream):
         self.gpu.download(array.ctypes.data, address, array.nbytes)
+
+
+DEVICES = {
+    'cuda-bindings': lambda gpu: cuda.BindingsDevice(BindingsDriver(gpu)),
+    'pycuda': lambda gpu: cuda.PycudaDevice(PycudaDriver(gpu)),
+}

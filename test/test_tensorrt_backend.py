@@ -1,13 +1,11 @@
 """
-The TensorRT backend from end to end on a fake GPU: buffers, profiles, graphs, cache, fallback.
+The TensorRT backend from end to end on a fake GPU: buffers, profiles, graphs, cache.
 
 The engines compute in onnxruntime on the prepared graphs; see fake_tensorrt and fake_cuda for what
 they refuse. What only a GPU can show is at the end, and is skipped without one.
 """
 
-import sys
 import threading
-import types
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ pytest.importorskip('onnxruntime', reason='onnxruntime is not installed (extra: 
 import fake_cuda
 import fake_tensorrt
 
-from dar_ros import backends
 from dar_ros.backends import cuda, open_backend, tensorrt_build
 from dar_ros.backends.base import self_test
 from dar_ros.backends.engine_cache import read_sealed
@@ -27,23 +24,7 @@ from dar_ros.backends.tensorrt_backend import TensorRTBackend
 from dar_ros.cli import main
 from dar_ros.errors import BackendError
 
-DEVICES = {
-    'cuda-bindings': lambda gpu: cuda.BindingsDevice(fake_cuda.BindingsDriver(gpu)),
-    'pycuda': lambda gpu: cuda.PycudaDevice(fake_cuda.PycudaDriver(gpu)),
-}
-
-
-@pytest.fixture(params=['cuda-bindings'])
-def gpu(request, monkeypatch, tmp_path):
-    """Return a machine with a GPU, TensorRT and an empty cache."""
-    gpu = fake_cuda.Gpu()
-    fake_tensorrt.reset(gpu)
-    monkeypatch.setattr(cuda, 'find_gpu', lambda: cuda.Gpu('Orin', (8, 7)))
-    monkeypatch.setattr(cuda, 'open_device', lambda: DEVICES[request.param](gpu))
-    monkeypatch.setitem(sys.modules, 'tensorrt', fake_tensorrt)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    gpu.package = request.param
-    return gpu
+DEVICES = sorted(fake_cuda.DEVICES)
 
 
 @pytest.fixture(scope='module')
@@ -248,156 +229,13 @@ def test_the_command_builds_tests_and_says_where(gpu, bundle, tmp_path, capsys):
         f'dar_tiny: fp16 engines for Orin, self-test passed, in {tmp_path}/cache/dar_ros/engines\n'
     )
     assert said.err.count('building an engine') == 3
-    fake_tensorrt.spoil = nan_in_half
+    fake_tensorrt.spoil = fake_tensorrt.nan_in_half
     assert main(['build-engine', '--model', str(bundle.path)]) == 0
     said = capsys.readouterr()
     assert 'dar_tiny: fp32 engines' in said.out and 'fp16 fails its self-test' in said.err
     assert main(['build-engine', '--model', str(bundle.path), '--precision', 'fp16']) == 1
     said = capsys.readouterr()
     assert said.out == '' and said.err.startswith('dar: tensorrt in fp16 fails its self-test')
-
-
-# Falling back
-
-
-def nan_in_half(outputs, half):
-    if half and 'keys' in outputs:
-        outputs['depth'][:] = np.nan
-
-
-def wrong_always(outputs, half):
-    if 'metric_depth' in outputs:
-        outputs['metric_depth'] *= 1.05
-
-
-def test_fp16_that_computes_wrongly_falls_to_fp32(gpu, bundle):
-    fake_tensorrt.spoil = nan_in_half
-    backend = open_backend(bundle)
-    assert (backend.name, backend.precision) == ('tensorrt', 'fp32')
-    assert len(backend.notes) == 1
-    assert backend.notes[0].startswith(
-        'tensorrt in fp16 fails its self-test: step 1 is right on 0.0%'
-    )
-
-
-def test_an_engine_that_goes_wrong_after_it_was_cached_is_noticed(gpu, bundle):
-    open_backend(bundle, 'tensorrt', 'fp16')
-    fake_tensorrt.spoil = nan_in_half
-    with pytest.raises(BackendError, match='tensorrt in fp16 fails its self-test'):
-        open_backend(bundle, 'tensorrt', 'fp16')
-
-
-def test_tensorrt_that_computes_wrongly_falls_to_the_next_backend(gpu, bundle, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'dar_ros.backends.torch_backend', None)  # as without torch
-    monkeypatch.setattr(backends, '_torch_has_no_cuda', lambda: False)
-    fake_tensorrt.spoil = wrong_always
-    backend = open_backend(bundle)
-    assert backend.name == 'onnxruntime'
-    assert [note.split(':')[0] for note in backend.notes[:3]] == [
-        'tensorrt in fp16 fails its self-test',
-        'tensorrt in fp32 fails its self-test',
-        'torch needs dar_ros.backends.torch_backend, which is not installed; see docs/tensorrt.md',
-    ]
-    assert not gpu.memory  # both were closed
-    with pytest.raises(BackendError, match='in fp16 fails.*in fp32 fails'):
-        open_backend(bundle, 'tensorrt')
-
-
-@pytest.mark.parametrize('gpu', DEVICES, indirect=True)
-def test_a_gpu_without_memory_leaves_nothing_behind(gpu, bundle):
-    gpu.fail = 'memory'
-    with pytest.raises(BackendError, match='CUDA failed'):
-        open_backend(bundle, 'tensorrt')
-    assert not gpu.memory and not gpu.host
-
-
-def test_an_engine_that_cannot_be_captured_runs_without_graphs(gpu, bundle):
-    gpu.fail = 'capture'
-    backend = open_backend(bundle, 'tensorrt')
-    assert backend.notes == ('tensorrt runs without CUDA graphs',) and gpu.launches == 0
-
-
-def test_a_failing_run_is_a_backend_error(gpu, bundle, image, monkeypatch):
-    gpu.fail = 'capture'
-    backend = TensorRTBackend(bundle, 'fp32')
-    monkeypatch.setattr(fake_tensorrt._Context, 'execute_async_v3', lambda *_: False)
-    with pytest.raises(BackendError, match='TensorRT failed to run'):
-        backend.start(image, 0.2, 12.0)
-
-
-def test_whatever_a_library_raises_the_next_backend_serves(gpu, bundle, monkeypatch):
-    def broken(*_):
-        raise RuntimeError('version mismatch\nand a page of C++')
-
-    monkeypatch.setattr(fake_tensorrt, 'Runtime', broken)
-    monkeypatch.setitem(sys.modules, 'dar_ros.backends.torch_backend', None)
-    backend = open_backend(bundle)
-    assert backend.name == 'onnxruntime'
-    assert backend.notes[0] == 'tensorrt does not start: RuntimeError: version mismatch'
-
-
-def test_a_torch_without_cuda_is_passed_over(gpu, bundle, monkeypatch):
-    """Beside an NVIDIA driver too: on the CPU onnxruntime is faster."""
-    torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    fake_tensorrt.spoil = wrong_always
-    backend = open_backend(bundle)
-    assert backend.name == 'onnxruntime' and backend.notes[2].startswith('torch: this build')
-
-
-def test_a_driver_too_old_for_the_library_is_named_with_its_cure(gpu, bundle, monkeypatch):
-    def null(logger):
-        logger.log(fake_tensorrt.ILogger.WARNING, 'CUDA initialization failure with error: 35')
-        raise TypeError('pybind11::init(): factory function returned nullptr')
-
-    monkeypatch.setattr(fake_tensorrt, 'Runtime', null)
-    with pytest.raises(BackendError, match='failure with error: 35.*driver is too old'):
-        open_backend(bundle, 'tensorrt')
-
-
-# What is missing
-
-
-def test_an_old_or_absent_library_is_named_with_its_cure(gpu, bundle, monkeypatch):
-    monkeypatch.setattr(fake_tensorrt, '__version__', '8.6.1')
-    for name in tensorrt_build.MODULES[1:]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BackendError, match='TensorRT 8.6.1 is older than 10.3; install'):
-        open_backend(bundle, 'tensorrt')
-    # An old one does not hide another that serves.
-    newer = types.SimpleNamespace(__version__='1.7.1', ComputeCapability=None)
-    monkeypatch.setitem(sys.modules, 'tensorrt_rtx', newer)
-    assert tensorrt_build.load_library() is newer
-    for name in tensorrt_build.MODULES:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BackendError, match='TensorRT is not installed; .* pip install tensorrt'):
-        open_backend(bundle, 'tensorrt')
-
-
-def test_onnx_is_needed_to_build_only(gpu, bundle, monkeypatch):
-    open_backend(bundle, 'tensorrt', 'fp32')
-    monkeypatch.setitem(sys.modules, 'onnx', None)
-    monkeypatch.delitem(sys.modules, 'dar_ros.backends.graphs')
-    open_backend(bundle, 'tensorrt', 'fp32')
-    with pytest.raises(BackendError, match='needs onnx, which is not installed; pip install onnx'):
-        open_backend(bundle, 'tensorrt', 'fp16')
-
-
-def test_without_a_driver_no_library_is_touched(bundle, monkeypatch, capsys):
-    """TensorRT crashes on loading an engine without a driver; auto starts fast, and says why."""
-
-    def missing(name):
-        raise OSError(name)
-
-    monkeypatch.setattr(cuda.ctypes, 'CDLL', missing)
-    monkeypatch.setattr(tensorrt_build, 'load_library', lambda: pytest.fail('it was loaded'))
-    monkeypatch.setitem(sys.modules, 'dar_ros.backends.torch_backend', None)
-    backend = open_backend(bundle)
-    assert backend.name == 'onnxruntime'
-    assert backend.notes == ('tensorrt: no NVIDIA driver (libcuda.so.1 is not found)',)
-    assert main(['build-engine', '--model', str(bundle.path)]) == 1
-    said = capsys.readouterr()
-    assert said.err == 'dar: tensorrt: no NVIDIA driver (libcuda.so.1 is not found)\n'
 
 
 # On hardware

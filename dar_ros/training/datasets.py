@@ -74,9 +74,7 @@ class TrainingSamples(torch.utils.data.Dataset):
             np.asarray(frame.image), np.asarray(frame.depth), frame.intrinsics, self.augment, rng
         )
         image = photometric(image, self.augment, rng)
-        image, depth, scale = to_canonical(
-            image, depth, intrinsics, self.size, self.model.focal
-        )
+        image, depth, scale = to_canonical(image, depth, intrinsics, self.size, self.model.focal)
         near = scale * self.model.depth_range[0]
         depth_min, depth_max = (
             np.exp(rng.uniform(*np.log(bounds)))
