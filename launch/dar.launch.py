@@ -35,7 +35,7 @@ ARGUMENTS = (
     ('model', '', f'Model bundle folder; {DEFER}'),
     ('backend', '', f'Inference backend: auto, onnxruntime, ...; {DEFER}'),
     ('num_steps', '', f'Autoregressive steps, fewer are faster; {DEFER}'),
-    ('depth_min', '', f'Nearest depth in metres; {DEFER}'),
+    ('depth_min', '', f"Nearest depth in metres, no nearer than the model's; {DEFER}"),
     ('depth_max', '', f'Farthest depth in metres; {DEFER}'),
     ('image', 'image', "Image topic to subscribe to; compressed: without its '/compressed'."),
     ('camera_info', 'camera_info', 'CameraInfo topic to subscribe to.'),

@@ -80,7 +80,12 @@ PARAMETERS = (
         'Stop stepping when the next step would overrun this; 0: off.',
         (0.0, 10000.0),
     ),
-    Parameter('depth_min', 0.0, "Nearest depth in metres; 0: the model's.", (0.0, 1000.0)),
+    Parameter(
+        'depth_min',
+        0.0,
+        "Nearest depth in metres, no nearer than the model's; 0: the model's.",
+        (0.0, 1000.0),
+    ),
     Parameter('depth_max', 0.0, "Farthest depth in metres; 0: the model's.", (0.0, 1000.0)),
     Parameter(
         'depth_encoding',

@@ -43,11 +43,11 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class RangeConfig:
-    """Canonical depth ranges drawn per image, log-uniform, in metres (METHOD, range as input)."""
+    """Canonical depth ranges drawn per image, log-uniform, in metres."""
 
-    # Empty: not drawn, but the model's own near limit times s, as the pipeline has it. It is then
-    # what tells the network the lens: a crop alone does not say how far away it was taken from.
-    depth_min: tuple = (0.05, 0.5)
+    # Empty: not drawn, but the model's own near limit times s, as the pipeline has it. It then
+    # tells the network the lens, of which an image alone does not say how far it looks.
+    depth_min: tuple = ()
     depth_max: tuple = (3.0, 120.0)
 
 
