@@ -12,20 +12,16 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers import resample_abs_pos_embed
-from torch import nn
 from torch.export import Dim
 
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.bundle import Bundle, open_bundle, write_manifest
 from dar_ros.errors import DarError
 from dar_ros.model.checkpoint import load_checkpoint
-from dar_ros.model.dar import DAR
 from dar_ros.model.export_graphs import (
     ENCODER_OUTPUTS,
     STEP_INPUTS,
@@ -37,6 +33,7 @@ from dar_ros.model.export_graphs import (
     UpsampleGraph,
 )
 from dar_ros.model.mtbin import from_bin_space
+from dar_ros.model.resized import resized
 from dar_ros.preprocess import ResizeSpec
 
 OPSET = 18
@@ -56,7 +53,7 @@ def export(checkpoint, out, input_size=None):
     model, record = load_checkpoint(checkpoint)
     size = model.config.input_size
     if input_size and tuple(input_size) != size:
-        model = _resized(model, tuple(input_size))
+        model = resized(model, input_size)
         if 'row_medians' in record:
             old = np.array(record['row_medians'])
             rows = (np.arange(input_size[0]) + 0.5) * len(old) / input_size[0] - 0.5
@@ -81,22 +78,6 @@ def export_model(model, out, record=None):
         for file in folder.iterdir():
             shutil.copyfile(file, out / file.name)
     return open_bundle(out)
-
-
-def _resized(model, size):
-    resized = DAR(replace(model.config, input_size=size))
-    state = dict(model.state_dict())
-    for key in ('position', 'memory_position'):
-        state[key] = nn.functional.interpolate(
-            state[key], size=getattr(resized, key).shape[-2:], mode='bilinear', align_corners=False
-        )
-    if resized.encoder.is_vit:
-        key = 'encoder.backbone.model.pos_embed'
-        grid = resized.encoder.backbone.model.patch_embed.grid_size
-        old = model.encoder.backbone.model.patch_embed.grid_size
-        state[key] = resample_abs_pos_embed(state[key], grid, old)
-    resized.load_state_dict(state)
-    return resized.eval()
 
 
 def reference_image(size):

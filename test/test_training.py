@@ -171,6 +171,25 @@ def test_training_goes_on_from_a_bundle(config, bundle):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('kind', ['bundle', 'checkpoint'])
+def test_training_goes_on_at_another_input_size(config, bundle, kind, tmp_path):
+    """As for a camera of another aspect: nothing but the learned positions depends on the size."""
+    source, init = model_from_bundle(bundle), bundle.path
+    if kind == 'checkpoint':
+        init = tmp_path / 'checkpoint'
+        save_checkpoint(init, source)
+    wide = replace(source.config, input_size=(96, 160))
+    model = initial_model(replace(config, model=wide, init=str(init))).eval()
+    assert model.config == wide and model.position.shape[-2:] == (4, 6)
+    image = torch.from_numpy(bundle.reference()['image'])[:, :96, :160]
+    with torch.no_grad():
+        found, wanted = (m.encode(image).detail for m in (model, source))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UsageError, match=f'{init}.*another network'):
+        narrow = replace(wide, width=64)
+        initial_model(replace(config, model=narrow, init=str(init)))
+
+
 @pytest.mark.parametrize('change', [{'pixel_mean': (0.4, 0.5, 0.5)}, {'canonical': False}])
 def test_weights_are_not_taken_for_something_else(config, bundle, change, tmp_path):
     """What no tensor's shape tells, like the scale of pixels, is compared, and named."""

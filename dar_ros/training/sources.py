@@ -1,5 +1,6 @@
 """Where a run gets its frames and its first weights from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import ConcatDataset
@@ -12,6 +13,7 @@ from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file
 from dar_ros.model.from_bundle import config_of_bundle, load_bundle_weights
 from dar_ros.model.pretrained import PYPI_ENCODERS, load_imagenet_encoder
+from dar_ros.model.resized import resized
 from dar_ros.simulation.dataset import SimDataset
 
 # What weights were trained for and what no tensor's shape tells.
@@ -63,16 +65,29 @@ def model_of_init(config):
     if Path(config.init).is_file():
         load_encoder_file(model, config.init)
         return model
-    if (Path(config.init) / MANIFEST).exists():
-        if config.model.backbone in PYPI_ENCODERS:  # their batch norms' scales, to unfold with
-            load_imagenet_encoder(model)
-        bundle = open_bundle(config.init)
-        _require_same_meaning(config, config_of_bundle(bundle))
-        return load_bundle_weights(model, bundle)
-    source, _ = load_checkpoint(config.init)
-    _require_same_meaning(config, source.config)
-    model.load_state_dict(source.state_dict())
+    source = trained_model(config)
+    try:
+        model.load_state_dict(resized(source, config.model.input_size).state_dict())
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise UsageError(
+            f'init: {config.init} is another network than `model` says ({reason})'
+        ) from None
     return model
+
+
+def trained_model(config):
+    """Return the DAR that `init` names, of a bundle or a checkpoint, at its own input size."""
+    if not (Path(config.init) / MANIFEST).exists():
+        source, _ = load_checkpoint(config.init)
+        _require_same_meaning(config, source.config)
+        return source
+    bundle = open_bundle(config.init)
+    _require_same_meaning(config, config_of_bundle(bundle))
+    model = DAR(replace(config.model, input_size=tuple(bundle.input_size)))
+    if config.model.backbone in PYPI_ENCODERS:  # their batch norms' scales, to unfold with
+        load_imagenet_encoder(model)
+    return load_bundle_weights(model, bundle)
 
 
 def _require_same_meaning(config, source):
