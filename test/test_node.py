@@ -295,6 +295,27 @@ def test_a_signal_at_any_moment_ends_cleanly(start_process, tmp_path, module, nu
         assert process.wait(30) == 0, f'{delay} s: {process.log.read_text()}'
 
 
+def test_a_signal_while_a_node_is_destroyed_ends_cleanly(start_process, tmp_path):
+    """A second Ctrl-C, or the KeyboardInterrupt of the first where it comes late."""
+    script = tmp_path / 'impatient.py'
+    script.write_text(
+        'import signal, sys\n'
+        'from rclpy.node import Node\n'
+        'from dar_ros.ros.process import run_node\n'
+        'class Impatient(Node):\n'
+        '    def destroy_node(self):\n'
+        '        signal.raise_signal(signal.SIGINT)\n'
+        '        super().destroy_node()\n'
+        '        print("destroyed")\n'
+        'def interrupt(node):\n'
+        '    signal.raise_signal(signal.SIGINT)\n'
+        'sys.exit(run_node(lambda: Impatient("impatient"), "impatient", begin=interrupt))\n'
+    )
+    process = start_process(str(script))
+    assert process.wait(30) == 0, process.log.read_text()
+    assert process.log.read_text() == 'destroyed\n'
+
+
 def wait_for_signal_handler(process):
     """Wait until the process catches SIGTERM: rclpy does, Python alone does not."""
     deadline = time.monotonic() + PATIENCE

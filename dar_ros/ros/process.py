@@ -1,9 +1,9 @@
 """The life of a ROS process with one node: start, spin, end."""
 
+import signal
 import sys
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 
 from dar_ros.errors import DarError
 from dar_ros.ros.middleware import use_profile
@@ -20,20 +20,23 @@ def run_node(make, name, args=None, begin=None):
     rclpy.init(args=args)
     node = None
     try:
-        node = make()
-        if begin:
-            begin(node)
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException, SystemExit):
+        try:
+            node = make()
+            if begin:
+                begin(node)
+            rclpy.spin(node)
+        except Exception as error:
+            # A signal invalidates the context: whatever rclpy is doing then fails in its own way,
+            # and the KeyboardInterrupt of the same Ctrl-C may come only here.
+            if rclpy.ok():
+                if not isinstance(error, DarError):
+                    raise
+                print(f'{name}: {error}', file=sys.stderr)
+                return 1
+    except (KeyboardInterrupt, SystemExit):
         pass
-    except Exception as error:
-        # A signal invalidates the context, and whatever rclpy was doing then fails in its own way.
-        if rclpy.ok():
-            if not isinstance(error, DarError):
-                raise
-            print(f'{name}: {error}', file=sys.stderr)
-            return 1
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # or only here, or from a second Ctrl-C
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
