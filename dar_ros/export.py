@@ -6,6 +6,7 @@ prefix length, so that its weights exist once; upsample.onnx once an image, afte
 taken, so that no intermediate step pays for full resolution.
 """
 
+import copy
 import json
 import logging
 import shutil
@@ -15,7 +16,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 from torch.export import Dim
 
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
@@ -32,11 +35,13 @@ from dar_ros.model.export_graphs import (
     StepGraph,
     UpsampleGraph,
 )
+from dar_ros.model.from_bundle import norm_scale, norms_after_convolutions
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.model.resized import resized
 from dar_ros.preprocess import ResizeSpec
 
 OPSET = 18
+WEIGHT_BITS = 11  # of a weight's mantissa that are kept: as many as fp16 has
 GIVEN_RANGE_TOLERANCE = 1e-4  # relative depth, windows given from torch
 FREE_TOLERANCE, FREE_SHARE = 1e-3, 0.999  # free-running
 
@@ -65,10 +70,15 @@ def export(checkpoint, out, input_size=None):
 
 @torch.no_grad()
 def export_model(model, out, record=None):
-    """Write the bundle of a model; `record` is what training left in the checkpoint."""
+    """
+    Write the bundle of a model; `record` is what training left in the checkpoint.
+
+    The weights are rounded to what fp16 resolves: a bundle then packs to half its size.
+    """
     model, out = model.eval(), Path(out)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
+        model = with_rounded_weights(model)
         reference = reference_run(model)
         _export_graphs(model, folder, reference)
         np.savez_compressed(folder / 'reference.npz', **reference_arrays(reference))
@@ -78,6 +88,39 @@ def export_model(model, out, record=None):
         for file in folder.iterdir():
             shutil.copyfile(file, out / file.name)
     return open_bundle(out)
+
+
+@torch.no_grad()
+def with_rounded_weights(model):
+    """
+    Return a copy whose matrices and kernels are rounded to WEIGHT_BITS bits.
+
+    A kernel before a batch norm is rounded as the exporter will fold it.
+    """
+    model = copy.deepcopy(model)
+    norms = norms_after_convolutions(model)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            norm = norms.get(name.removesuffix('.weight'))
+            scale = norm_scale(model.get_submodule(norm)) if norm else torch.ones(())
+            scale = torch.where(scale == 0, 1, scale).view(-1, *[1] * (parameter.dim() - 1))
+            parameter.copy_(_rounded(parameter * scale) / scale)
+    return model
+
+
+def _rounded(values):
+    mantissa, exponent = torch.frexp(values)
+    return torch.ldexp(torch.round(mantissa * 2**WEIGHT_BITS) / 2**WEIGHT_BITS, exponent)
+
+
+def _round_folded(path):
+    """Round a graph's kernels again: a folded batch norm left them off by a float's last bit."""
+    graph = onnx.load(path)
+    for tensor in graph.graph.initializer:
+        if tensor.name.startswith('model.') and len(tensor.dims) > 1:
+            values = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+            tensor.CopyFrom(numpy_helper.from_array(_rounded(values).numpy(), tensor.name))
+    onnx.save(graph, path)
 
 
 def reference_image(size):
@@ -206,6 +249,7 @@ def _export(module, arguments, path, inputs, outputs, dynamic_shapes=None):
             external_data=False,
             verbose=False,
         )
+    _round_folded(path)
 
 
 def check_parity(model, folder, reference):

@@ -150,6 +150,23 @@ def test_fresh_parts_do_not_come_from_init(config, tmp_path):
         initial_model(replace(again, fresh=('nothing',)))
 
 
+def test_a_network_grows_by_fresh_parts(config, tmp_path):
+    """Parts that `init` has not are new, by their names; at first they change nothing."""
+    config = replace(config, model=replace(config.model, neck_blocks=0))
+    save_checkpoint(tmp_path / 'thin', DAR(config.model))
+    deep = replace(config, model=replace(config.model, neck_blocks=2), init=str(tmp_path / 'thin'))
+    with pytest.raises(UsageError, match='another network'):
+        initial_model(deep)
+    grown = initial_model(
+        replace(deep, fresh=('encoder.memory_blocks', 'encoder.detail_blocks'))
+    ).eval()
+    source, _ = load_checkpoint(deep.init)
+    image = torch.randint(0, 256, (1, *config.model.input_size, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        for found, wanted in zip(grown.encoder(image), source.eval().encoder(image)):
+            torch.testing.assert_close(found, wanted)
+
+
 def test_frames_of_several_folders_follow_each_other(config, tmp_path):
     other = FakeFrames(count=4, size=(30, 40)).write(tmp_path / 'other')
     folders = [config.train_data, str(other), config.train_data]

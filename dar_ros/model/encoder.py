@@ -31,6 +31,28 @@ class SeparableConv(nn.Sequential):
         )
 
 
+class NeckBlock(nn.Module):
+    """
+    Residual block of a ConvNeXt (CVPR 2022), (B, C, h, w) in and out: depthwise 7x7, norm, and two
+    pointwise layers.
+
+    The last begins at zero: a new block changes nothing of a trained network, until trained.
+    """
+
+    def __init__(self, width):
+        super().__init__()
+        self.spatial = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = ChannelNorm(width)
+        self.expand = nn.Conv2d(width, 2 * width, 1)
+        self.project = nn.Conv2d(2 * width, width, 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x):
+        """See the class."""
+        return x + self.project(F.gelu(self.expand(self.norm(self.spatial(x)))))
+
+
 class ChannelNorm(nn.LayerNorm):
     """LayerNorm of every pixel of (B, C, h, w) over its channels."""
 
@@ -79,6 +101,10 @@ class ImageEncoder(nn.Module):
         self.memory_conv = SeparableConv(config.memory_width)
         self.detail_proj = nn.Conv2d(config.memory_width, config.latent_width, 1)
         self.detail_conv = SeparableConv(config.latent_width)
+        self.memory_blocks, self.detail_blocks = (
+            nn.Sequential(*(NeckBlock(width) for _ in range(config.neck_blocks)))
+            for width in (config.memory_width, config.latent_width)
+        )
         self.memory_norm = ChannelNorm(config.memory_width)
         self.detail_norm = ChannelNorm(config.latent_width)
         scale = [1 / (255 * s) for s in config.pixel_std]
@@ -114,10 +140,12 @@ class ImageEncoder(nn.Module):
             lateral = lateral(feature)
             fused = lateral + resize(fused, lateral.shape[-2:])
         memory = resize(fused, (rows // 8, columns // 8))
-        memory = self.memory_norm(memory + self.memory_conv(memory))  # (B, memory_width, H/8, W/8)
+        memory = self.memory_blocks(memory + self.memory_conv(memory))
+        memory = self.memory_norm(memory)  # (B, memory_width, H/8, W/8)
         up = resize(self.detail_proj(memory), (rows // 4, columns // 4))
         detail = up if detail is None else detail + up
-        return memory, self.detail_norm(detail + self.detail_conv(detail))
+        detail = self.detail_blocks(detail + self.detail_conv(detail))
+        return memory, self.detail_norm(detail)
 
 
 def _column(values):

@@ -50,11 +50,9 @@ def load_bundle_weights(model, bundle):
             )
         return value
 
-    norms = _norms_after_convolutions(model)
+    norms = norms_after_convolutions(model)
     for conv, norm in norms.items():
-        scale = state[norm + '.weight'] / torch.sqrt(
-            state[norm + '.running_var'] + model.get_submodule(norm).eps
-        )
+        scale = norm_scale(model.get_submodule(norm))
         weight = take(f'{conv}.weight', state[conv + '.weight'].shape)
         bias = take(f'{conv}.weight{_FOLDED}', scale.shape)
         state[conv + '.weight'] = weight / scale[:, None, None, None]
@@ -96,7 +94,12 @@ def _graph_weights(graph):
     return weights
 
 
-def _norms_after_convolutions(model):
+def norm_scale(norm):
+    """Return what a batch norm multiplies its channels by, (C,)."""
+    return norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+
+
+def norms_after_convolutions(model):
     """{convolution: batch norm that follows it} by module names; timm keeps the order of use."""
     pairs, last = {}, None
     for name, module in model.named_modules():

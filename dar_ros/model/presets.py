@@ -32,6 +32,7 @@ class ModelConfig:
     canonical: bool = True  # False: the focal length is ignored, depth is real (an ablation)
     memory_width: int = 128
     memory_stride: int = 8  # input pixels per image token that the steps attend to
+    neck_blocks: int = 0  # residual convolutions of the encoder's features, at 1/8 and at 1/4
     width: int = 128
     layers: int = 2
     heads: int = 4
@@ -144,6 +145,7 @@ PRESETS = {
         'dar_tiny',
         'tf_efficientnet_lite0',
         grid_fractions=_TINY_GRIDS,
+        neck_blocks=3,
         num_bins=8,
         bin_space='log',
         window_neighbors=2,

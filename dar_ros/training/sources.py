@@ -1,6 +1,5 @@
 """Where a run gets its frames and its first weights from."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import ConcatDataset
@@ -40,20 +39,22 @@ def every(frames, count):
 
 
 def initial_model(config):
-    """Return the DAR a run begins with: the weights of `init`, but for the parts in `fresh`."""
-    model = model_of_init(config)
-    if config.fresh:
-        state, new = model.state_dict(), DAR(config.model).state_dict()
-        for prefix in config.fresh:
-            if not any(name.startswith(prefix) for name in state):
-                raise UsageError(f'fresh: no parameter begins with {prefix}')
-        fresh = {k: value for k, value in new.items() if k.startswith(tuple(config.fresh))}
-        model.load_state_dict(state | fresh)
+    """
+    Return the DAR a run begins with: the weights of `init`, but for the parts in `fresh`, which
+    `init` need not have.
+    """
+    new = DAR(config.model).state_dict()
+    for prefix in config.fresh:
+        if not any(name.startswith(prefix) for name in new):
+            raise UsageError(f'fresh: no parameter begins with {prefix}')
+    fresh = {k: value for k, value in new.items() if k.startswith(tuple(config.fresh))}
+    model = model_of_init(config, fresh)
+    model.load_state_dict(model.state_dict() | fresh)
     return model
 
 
-def model_of_init(config):
-    """Return the DAR that `init` says."""
+def model_of_init(config, fresh):
+    """Return the DAR that `init` says; the tensors in `fresh` where it lacks them."""
     if config.init == 'timm':
         return timm_model(config.model)
     model = DAR(config.model)
@@ -67,7 +68,7 @@ def model_of_init(config):
         return model
     source = trained_model(config)
     try:
-        model.load_state_dict(resized(source, config.model.input_size).state_dict())
+        model.load_state_dict(fresh | resized(source, config.model.input_size).state_dict())
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise UsageError(
@@ -84,8 +85,8 @@ def trained_model(config):
         return source
     bundle = open_bundle(config.init)
     _require_same_meaning(config, config_of_bundle(bundle))
-    model = DAR(replace(config.model, input_size=tuple(bundle.input_size)))
-    if config.model.backbone in PYPI_ENCODERS:  # their batch norms' scales, to unfold with
+    model = DAR(config_of_bundle(bundle))
+    if model.config.backbone in PYPI_ENCODERS:  # their batch norms' scales, to unfold with
         load_imagenet_encoder(model)
     return load_bundle_weights(model, bundle)
 
