@@ -313,7 +313,8 @@ def test_a_signal_while_a_node_is_destroyed_ends_cleanly(start_process, tmp_path
     )
     process = start_process(str(script))
     assert process.wait(30) == 0, process.log.read_text()
-    assert process.log.read_text() == 'destroyed\n'
+    # rclpy may say before it that an executor it could not make is not there to be destroyed.
+    assert process.log.read_text().endswith('destroyed\n')
 
 
 def wait_for_signal_handler(process):
