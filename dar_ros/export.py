@@ -73,7 +73,8 @@ def export_model(model, out, record=None):
     """
     Write the bundle of a model; `record` is what training left in the checkpoint.
 
-    The weights are rounded to what fp16 resolves: a bundle then packs to half its size.
+    The weights are rounded to what fp16 resolves: a bundle then packs to two thirds of its
+    size.
     """
     model, out = model.eval(), Path(out)
     with tempfile.TemporaryDirectory() as folder:

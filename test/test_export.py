@@ -70,7 +70,7 @@ def test_an_exported_model_serves(tmp_path, changes):
 
 
 def test_weights_are_rounded_to_what_fp16_resolves(tmp_path):
-    """A bundle then packs to half its size; depth is the same to half a percent."""
+    """A bundle then packs to two thirds; depth is the same to half a percent."""
     model = small()
     bundle = export_model(model, tmp_path / 'bundle')
     weights = [

@@ -43,38 +43,34 @@ def initial_model(config):
     Return the DAR a run begins with: the weights of `init`, but for the parts in `fresh`, which
     `init` need not have.
     """
-    new = DAR(config.model).state_dict()
+    model = DAR(config.model)
+    state = model.state_dict()
     for prefix in config.fresh:
-        if not any(name.startswith(prefix) for name in new):
+        if not any(name.startswith(prefix) for name in state):
             raise UsageError(f'fresh: no parameter begins with {prefix}')
-    fresh = {k: value for k, value in new.items() if k.startswith(tuple(config.fresh))}
-    model = model_of_init(config, fresh)
+    fresh = {k: v.clone() for k, v in state.items() if k.startswith(tuple(config.fresh))}
+    if config.init == 'timm':
+        model = timm_model(config.model)
+    elif config.init == 'imagenet':
+        load_imagenet_encoder(model)
+    elif Path(config.init).is_file():
+        load_encoder_file(model, config.init)
+    elif config.init != 'random':
+        load_trained(model, config, fresh)
     model.load_state_dict(model.state_dict() | fresh)
     return model
 
 
-def model_of_init(config, fresh):
-    """Return the DAR that `init` says; the tensors in `fresh` where it lacks them."""
-    if config.init == 'timm':
-        return timm_model(config.model)
-    model = DAR(config.model)
-    if config.init == 'random':
-        return model
-    if config.init == 'imagenet':
-        load_imagenet_encoder(model)
-        return model
-    if Path(config.init).is_file():
-        load_encoder_file(model, config.init)
-        return model
-    source = trained_model(config)
+def load_trained(model, config, fresh):
+    """Fill a DAR with the weights of the bundle or checkpoint that `init` names, and `fresh`."""
+    source = resized(trained_model(config), config.model.input_size)
     try:
-        model.load_state_dict(fresh | resized(source, config.model.input_size).state_dict())
+        model.load_state_dict(source.state_dict() | fresh)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise UsageError(
             f'init: {config.init} is another network than `model` says ({reason})'
         ) from None
-    return model
 
 
 def trained_model(config):
