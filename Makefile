@@ -1,6 +1,8 @@
 # make demo: the main job, from nothing.  make test: the tests, from nothing.  SECONDS=0 make demo runs until Ctrl-C.
 # make soak: the node under load for MINUTES (10), and what must hold then.
 PYTHON ?= python3
+# Below an activated virtual environment: what is installed in that one alone, ours will not see.
+BASE_PYTHON := $(shell $(PYTHON) -c 'import sys; print(sys._base_executable)')
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
@@ -8,13 +10,13 @@ SECONDS ?= 20
 MINUTES ?= 10
 
 # A sourced ROS 2 is used as it is; where there is none, PyPI's wheels of ROS 2 Kilted serve.
-HAVE_ROS := $(shell $(PYTHON) -c 'import rclpy' 2>/dev/null && echo yes)
+HAVE_ROS := $(shell $(BASE_PYTHON) -c 'import rclpy' 2>/dev/null && echo yes)
 ifeq ($(HAVE_ROS),yes)
 VENV_FLAGS := --system-site-packages
 RUN_EXTRAS := runtime,sim
 # ROS's message modules are compiled against the system's NumPy and work with later ones of its major version (Humble's is
 # too old for onnxruntime); its pytest plugins are written for pytest 7.
-NUMPY := $(shell $(PYTHON) -c 'import numpy; print(numpy.__version__)')
+NUMPY := $(shell $(BASE_PYTHON) -c 'import numpy; print(numpy.__version__)')
 CONSTRAINTS := 'numpy>=$(NUMPY),<$(shell expr $(firstword $(subst ., ,$(NUMPY))) + 1)' 'pytest<8'
 else
 RUN_EXTRAS := runtime,sim,ros
@@ -42,8 +44,8 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV) || { rm -rf $(VENV); \
-	  sh scripts/apt-install.sh python3-venv && $(PYTHON) -m venv $(VENV_FLAGS) $(VENV); }
+	$(BASE_PYTHON) -m venv $(VENV_FLAGS) $(VENV) || { rm -rf $(VENV); \
+	  sh scripts/apt-install.sh python3-venv && $(BASE_PYTHON) -m venv $(VENV_FLAGS) $(VENV); }
 
 $(VENV)/run.stamp: setup.py | $(VENV)/bin/python
 	sh scripts/apt-install.sh libosmesa6
