@@ -72,7 +72,7 @@ class Bundle:
         Arrays of the self-test: image, depth_min, depth_max, depth (K, h, w) canonical metres.
         """
         with np.load(self.file('reference.npz'), allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {**arrays, 'depth': arrays['depth'].astype(np.float32)}
 
 
 def default_bundle_path():

@@ -166,10 +166,11 @@ def reference_run(model):
 
 
 def reference_arrays(reference):
-    """Return what Bundle.reference returns, of a reference run."""
+    """Return what reference.npz holds, of a reference run."""
     return {
         **{name: reference[name].numpy() for name in ('image', 'depth_min', 'depth_max')},
-        'depth': torch.stack(reference['depth']).numpy(),
+        # The self-test allows 1 %: fp16 resolves a twentieth of that, and packs to half the size.
+        'depth': torch.stack(reference['depth']).numpy().astype(np.float16),
     }
 
 

@@ -89,11 +89,27 @@ def test_focal_awareness_sees_a_model_that_ignores_the_lens(pipeline):
     found = awareness.focal_awareness(right, [views, views], progress=False)
     assert found['hfov'] == pytest.approx(awareness.FOVS) and found['images'] == 2
     assert found['abs_rel'] == pytest.approx([0.1] * 4) and found['ok']
+    assert found['bias'] == pytest.approx([0.1] * 4)
+    assert found['abs_rel_median_scaled'] == pytest.approx([0] * 4, abs=1e-6)
     focal = views[0].intrinsics.fx
     blind = Pipeline(pipeline, lambda _, camera, __: np.full(SIZE, 4.4 * focal / camera.fx))
     found = awareness.focal_awareness(blind, [views], progress=False)
     expected = [1.1 * focal / view.intrinsics.fx - 1 for view in views]
     assert found['abs_rel'] == pytest.approx(expected, rel=1e-4) and not found['ok']
+    assert found['bias'] == pytest.approx(expected, rel=1e-4)
+
+
+def test_scale_that_images_leave_open_is_no_bias_of_the_lens(pipeline):
+    """Half the images twice too far, half twice too near, all surfaces in proportion."""
+    answers = iter(np.full(SIZE, z) for z in [8.0] * 4 + [2.0] * 4)
+    views = [View(fov=fov) for fov in awareness.FOVS]
+    found = awareness.focal_awareness(
+        Pipeline(pipeline, lambda *_: next(answers)), [views, views], progress=False
+    )
+    assert found['abs_rel'] == pytest.approx([0.75] * 4)
+    assert found['bias'] == pytest.approx([0] * 4, abs=1e-6)
+    report = awareness.table({'range': {'abs_rel': None}, 'focal': found})
+    assert 'focal 50 deg: abs_rel 0.7500, median-scaled 0.0000, bias +0.0%' in report
 
 
 def clip(answers, views, pipeline):

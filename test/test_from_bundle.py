@@ -28,7 +28,7 @@ def reference_depth(model, bundle):
 def test_a_model_of_the_bundle_computes_what_the_bundle_computes(bundle):
     model = model_from_bundle(bundle)
     for found, expected in zip(reference_depth(model, bundle), bundle.reference()['depth']):
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        np.testing.assert_allclose(found, expected, rtol=1e-3)  # fp16 in reference.npz
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def test_the_norms_that_a_model_has_change_nothing(bundle):
     assert torch.equal(model.encoder.backbone.bn1.running_var, before)
     assert (before - 1).abs().max() > 0.1  # not the identity that a new model has
     for found, expected in zip(reference_depth(model, bundle), bundle.reference()['depth']):
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        np.testing.assert_allclose(found, expected, rtol=1e-3)  # fp16 in reference.npz
 
 
 @pytest.mark.parametrize('changes', [{'layers': 3}, {'width': 64}], ids=['more', 'narrower'])

@@ -80,20 +80,30 @@ def compared(pairs):
     Returns abs_rel of every condition (mean over images, over pixels that are finite in all), the
     `change` of the largest from the smallest, whether it is `ok`, and the `valid` share of the
     common pixels that could be compared.
+
+    Of the error's nature: `bias`, the geometric mean over images of the median ratio of depth to
+    truth, less 1, is what a model gets wrong that misreads the condition; the same ratio of each
+    image divided out leaves `abs_rel_median_scaled`. What differs in neither is scale that the
+    images themselves leave open.
     """
-    rows, shares = [], []
+    rows, scaled, ratios, shares = [], [], [], []
     for depths, truths, common in pairs:
         scored = common & np.all([np.isfinite(depth) for depth in depths], 0)
         if common.any():
             shares.append(scored.sum() / common.sum())
         if scored.any():
-            rows.append([np.abs(d[scored] / t[scored] - 1).mean() for d, t in zip(depths, truths)])
+            relative = [d[scored] / t[scored] for d, t in zip(depths, truths)]
+            rows.append([np.abs(r - 1).mean() for r in relative])
+            ratios.append([np.median(r) for r in relative])
+            scaled.append([np.abs(r / np.median(r) - 1).mean() for r in relative])
     if not rows:
         return {'abs_rel': None, 'change': None, 'limit': LIMIT, 'ok': False, 'images': 0}
     abs_rel = np.mean(rows, 0)
     change = float(abs_rel.max() / max(abs_rel.min(), 1e-9) - 1)
     return {
-        'abs_rel': [float(value) for value in abs_rel],
+        'abs_rel': abs_rel.tolist(),
+        'bias': np.expm1(np.log(ratios).mean(0)).tolist(),
+        'abs_rel_median_scaled': np.mean(scaled, 0).tolist(),
         'change': change,
         'limit': LIMIT,
         'ok': change < LIMIT,
@@ -114,9 +124,13 @@ def table(report):
         if part['abs_rel'] is None:
             lines.append(f'{name}: no pixel in common')
             continue
-        each = ', '.join(f'{v:.4f} at {c:.0f} {unit}' for v, c in zip(part['abs_rel'], part[key]))
+        fields = (part[key], part['abs_rel'], part['abs_rel_median_scaled'], part['bias'])
+        lines += [
+            f'{name} {c:.0f} {unit}: abs_rel {v:.4f}, median-scaled {m:.4f}, bias {b:+.1%}'
+            for c, v, m, b in zip(*fields)
+        ]
         lines.append(
-            f'{name}: abs_rel {each}; changes by {part["change"]:.1%} of itself (limit '
+            f'{name}: abs_rel changes by {part["change"]:.1%} of itself (limit '
             f'{part["limit"]:.0%}), {part["images"]} images, {part["valid"]:.1%} of the pixels'
         )
     return '\n'.join(lines)
