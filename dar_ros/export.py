@@ -125,18 +125,28 @@ def _round_folded(path):
 
 
 def reference_image(size):
-    """Deterministic picture with smooth shading, edges and texture; uint8 (1, h, w, 3)."""
+    """
+    Deterministic picture of blocks on the ground under a sky; uint8 (1, h, w, 3).
+
+    Half of it is beyond any range: a backend that says so of nothing, or of all, is found out.
+    """
     rows, columns = size
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
     y, x = y / rows, x / columns
-    image = np.stack([0.4 + 0.5 * y, 0.5 + 0.3 * x, 0.6 - 0.4 * y * x], -1)
+    image = np.stack([0.55 + 0.3 * y, 0.7 + 0.2 * y, np.full_like(y, 0.95)], -1)  # (h, w, 3)
+    horizon = 0.45
+    below = np.maximum(y - horizon, 0)
+    nearness = 1 / (below + 0.05)
+    pattern = 0.06 * np.sin(40 * (x - 0.5) * nearness) * np.sin(6 * nearness)
+    ground = (0.35 + 0.25 * below)[..., None] * np.array([1, 0.95, 0.85]) + pattern[..., None]
+    image[y > horizon] = ground[y > horizon]
     for left, top, right, bottom, shade in (
-        (0.1, 0.4, 0.3, 0.9, 0.2),
-        (0.5, 0.2, 0.9, 0.5, 0.8),
-        (0.6, 0.6, 0.75, 1.0, 0.35),
+        (0.05, 0.15, 0.3, 0.62, 0.3),
+        (0.62, 0.3, 0.9, 0.7, 0.75),
+        (0.45, 0.38, 0.5, 0.55, 0.2),
     ):
-        image[(x > left) & (x < right) & (y > top) & (y < bottom)] = shade
-    image += 0.05 * (np.sin(80 * x) * np.sin(60 * y))[..., None]
+        block = (x > left) & (x < right) & (y > top) & (y < bottom)
+        image[block] = shade * np.array([1, 0.9, 0.8])
     return torch.from_numpy((np.clip(image, 0, 1) * 255).astype(np.uint8))[None]
 
 
@@ -147,13 +157,14 @@ def reference_run(model):
     depth_min, depth_max = (torch.tensor([z], dtype=torch.float32) for z in config.depth_range)
     encoded = model.encode(image)
     state = model.initial_state(encoded, depth_min, depth_max)
-    states, outputs, depth = [], [], []
+    states, outputs, depth, range_class = [], [], [], []
     for k, sizes in enumerate(zip(config.grid_sizes(), config.depth_grid_sizes())):
         states.append(state)
         state, output = model.step(state, encoded, *sizes, torch.tensor([k]))
         outputs.append(output)
         fine = model.upsample(output, encoded.upsample_mask)
         depth.append(from_bin_space(fine.depth, config.bin_space)[0, 0])
+        range_class.append(fine.range_logits[0].argmax(0))
     return {
         'image': image,
         'depth_min': depth_min,
@@ -162,6 +173,7 @@ def reference_run(model):
         'states': states,
         'outputs': outputs,
         'depth': depth,
+        'range_class': range_class,
     }
 
 
@@ -171,6 +183,7 @@ def reference_arrays(reference):
         **{name: reference[name].numpy() for name in ('image', 'depth_min', 'depth_max')},
         # The self-test allows 1 %: fp16 resolves a twentieth of that, and packs to half the size.
         'depth': torch.stack(reference['depth']).numpy().astype(np.float16),
+        'range_class': torch.stack(reference['range_class']).numpy().astype(np.uint8),
     }
 
 

@@ -7,9 +7,12 @@ onnxruntime = pytest.importorskip(
     'onnxruntime', reason='onnxruntime is not installed (extra: runtime)'
 )
 
+from changed_bundle import change_reference
+
 from dar_ros.backends import cuda, open_backend
-from dar_ros.backends.base import self_test
+from dar_ros.backends.base import BEYOND, IN_RANGE, self_test
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
+from dar_ros.bundle import open_bundle
 from dar_ros.errors import BackendError
 
 
@@ -91,13 +94,35 @@ def test_wrong_depth_after_any_step_fails_the_self_test(bundle):
     self_test(backend)
 
 
+@pytest.mark.parametrize('wrong_class', [IN_RANGE, BEYOND])
+def test_a_wrong_range_fails_the_self_test(bundle, wrong_class):
+    """Depth may be right, and a wall yet be called beyond range, which is free space."""
+    backend = OnnxRuntimeBackend(bundle)
+    finish = backend.finish
+
+    def wrong():
+        result = finish()
+        if result.step == bundle.num_steps:
+            result.range_class = np.full_like(result.range_class, wrong_class)
+        return result
+
+    backend.finish = wrong
+    with pytest.raises(BackendError, match=f'self-test: step {bundle.num_steps} is right on'):
+        self_test(backend)
+
+
+def test_bundles_without_the_reference_range_are_served(copied_bundle):
+    change_reference(copied_bundle, lambda arrays: arrays.pop('range_class'))
+    self_test(OnnxRuntimeBackend(open_bundle(copied_bundle)))
+
+
 def with_nan(depth):
     depth = depth.copy()
-    depth[:10, :10] = np.nan
+    depth[-10:, :10] = np.nan  # on the ground: what lies beyond range has no depth to be right
     return depth
 
 
 def half_off(depth):
     depth = depth.copy()
-    depth[: len(depth) // 8] *= 1.2
+    depth[-len(depth) // 8 :] *= 1.2
     return depth

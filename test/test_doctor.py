@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
 
+from changed_bundle import change_reference
+
 from dar_ros.ros.middleware import profile_variable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,15 +66,11 @@ def test_a_broken_bundle_fails_by_name(copied_bundle):
 
 def test_a_bundle_that_computes_wrongly_leaves_no_backend(copied_bundle):
     """Hashes that agree with a wrong reference: what a miscompiled graph looks like."""
-    import numpy as np
 
-    from dar_ros.bundle import write_manifest
+    def farther(arrays):
+        arrays['depth'] = arrays['depth'] * 1.1
 
-    arrays = dict(np.load(copied_bundle / 'reference.npz'))
-    arrays['depth'] = arrays['depth'] * 1.1
-    np.savez_compressed(copied_bundle / 'reference.npz', **arrays)
-    manifest = json.loads((copied_bundle / 'model.json').read_text())
-    write_manifest(copied_bundle, {key: manifest[key] for key in manifest if key != 'files'})
+    change_reference(copied_bundle, farther)
     ok, found = findings('--model', copied_bundle, code=1)
     assert not ok and found['backend']['level'] == 'FAIL'
     assert 'self-test' in found['onnxruntime']['text']
