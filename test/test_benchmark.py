@@ -220,6 +220,15 @@ def test_the_command_prints_tables_and_fails_on_a_short_check(bundle, monkeypatc
     assert captured.err.splitlines()[-1] == 'dar: tiny_k5_ms fell short'
 
 
+def test_what_is_missing_is_said_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'transformers', None)
+    assert cli.main(['benchmark', '--only', 'stages', 'peers']) == 1
+    assert capsys.readouterr() == (
+        '',
+        'dar: transformers is missing: pip install "dar_ros[bench]"\n',
+    )
+
+
 def test_an_unknown_part_is_wrong_use():
     done = subprocess.run(
         [sys.executable, '-m', 'dar_ros.cli', 'benchmark', '--only', 'everything'],

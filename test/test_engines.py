@@ -152,7 +152,7 @@ def test_fp16_depth_stays_near_fp32(halved):
     With fp32's windows given, at every step: 1.5 % at every pixel, 0.4 % on average.
 
     Without them a window may tip over. A picture like no room is the hardest: frames of the
-    validation split differ by 0.4 % at most.
+    validation split differ by 0.5 % at most.
     """
     half, full = (OnnxRuntimeBackend(bundle) for bundle in halved)
     metres = np.exp if half.bundle.bin_space == 'log' else np.asarray

@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 # name -> (the part that measures it, 'max' or 'min', limit)
@@ -25,6 +26,14 @@ CHECKS = {
     'budget_met': ('budget', 'min', 0.99),
 }
 PARTS = ('stages', 'backends', 'messages', 'budget', 'decoder', 'peers', 'node', 'endurance')
+# What parts import once they run; asked for before the first, which is minutes earlier.
+NEEDS = {
+    'messages': ('rclpy',),
+    'decoder': ('torch', 'onnxscript'),
+    'peers': ('torch', 'onnxscript', 'transformers'),
+    'node': ('rclpy',),
+    'endurance': ('torch', 'onnxscript', 'rclpy'),
+}
 
 
 @dataclass
@@ -69,12 +78,16 @@ def run(bench, only=(), progress=lambda text: None):
     Run the parts named in `only` (all if empty).
 
     Returns {'machine', 'settings', 'parts': {name: Part}, 'checks': [{name, value, limit, ok}]}.
+    ModuleNotFoundError, before anything is measured, if one of them needs what is not installed.
     """
+    chosen = [name for name in PARTS if not only or name in only]
+    for module in (module for name in chosen for module in NEEDS.get(name, ())):
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f'no module named {module}', name=module)
     parts = {}
-    for name in PARTS:
-        if not only or name in only:
-            progress(name)
-            parts[name] = import_module(f'dar_ros.benchmark.{name}').run(bench)
+    for name in chosen:
+        progress(name)
+        parts[name] = import_module(f'dar_ros.benchmark.{name}').run(bench)
     return {
         'machine': machine(),
         'settings': {
