@@ -110,10 +110,10 @@ def export_backbone(model, path):
     class Graph(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.backbone = model.encoder.backbone
+            self.encoder = model.encoder
 
         def forward(self, pixels):
-            return self.backbone(pixels)[-1]
+            return self.encoder.features(pixels)[-1]
 
     size = model.config.input_size
     return export_static(Graph(), (torch.zeros(1, 3, *size),), path, ['pixels'], ['features'])

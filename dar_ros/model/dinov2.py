@@ -15,9 +15,9 @@ from timm.layers import resample_abs_pos_embed
 from dar_ros.errors import UsageError
 
 ANYTHING = 'pretrained.'  # what Depth Anything puts before the names of its DINOv2
-# Not part of an encoder that is read at four layers: a token for masked pre-training, the norm
-# and the head after the last layer, Depth Anything's own decoder.
-LEFT_OUT = ('mask_token', 'norm.', 'head.')
+# Not part of an encoder: a token for masked pre-training, the head after the last layer, Depth
+# Anything's own decoder.
+LEFT_OUT = ('mask_token', 'head.')
 DECODER = 'depth_head.'
 
 
@@ -34,9 +34,9 @@ def load_encoder_file(model, path):
             'vit_small, vit_base, vit_large or vit_giant_patch14_dinov2'
         )
     weights = dinov2_layout(read_tensors(path), path)
-    target = {key.removeprefix('model.'): value for key, value in backbone.state_dict().items()}
+    target = backbone.state_dict()
     if 'pos_embed' in weights and weights['pos_embed'].dim() == 3:
-        grid = backbone.model.patch_embed.grid_size
+        grid = backbone.patch_embed.grid_size
         weights['pos_embed'] = resample_abs_pos_embed(weights['pos_embed'], grid)
     for key, value in target.items():
         if key not in weights:
@@ -49,7 +49,7 @@ def load_encoder_file(model, path):
     unknown = sorted(set(weights) - set(target))
     if unknown:
         raise UsageError(f'{path} has {unknown[0]}, which {model.config.backbone} has not')
-    backbone.load_state_dict({f'model.{key}': value for key, value in weights.items()})
+    backbone.load_state_dict(weights)
 
 
 def dinov2_layout(tensors, path):

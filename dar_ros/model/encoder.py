@@ -77,21 +77,25 @@ class ImageEncoder(nn.Module):
     def __init__(self, config, pretrained=False):
         super().__init__()
         self.is_vit = config.backbone.startswith('vit')
-        probe = timm.create_model(config.backbone, features_only=True) if not self.is_vit else None
         if self.is_vit:
-            kwargs = {
-                'img_size': tuple(config.input_size),
-                'out_indices': self._vit_layers(config.backbone),
-            }
+            self.backbone = timm.create_model(
+                config.backbone,
+                img_size=tuple(config.input_size),
+                num_classes=0,
+                pretrained=pretrained,
+            )
+            self.layers = self._vit_layers(config.backbone)
+            channels = [self.backbone.embed_dim] * len(self.layers)
         else:
+            probe = timm.create_model(config.backbone, features_only=True)
             strides = probe.feature_info.reduction()
-            kwargs = {
-                'out_indices': [i for i, stride in enumerate(strides) if stride in _CNN_STRIDES]
-            }
-        self.backbone = timm.create_model(
-            config.backbone, features_only=True, pretrained=pretrained, **kwargs
-        )
-        channels = self.backbone.feature_info.channels()
+            self.backbone = timm.create_model(
+                config.backbone,
+                features_only=True,
+                pretrained=pretrained,
+                out_indices=[i for i, stride in enumerate(strides) if stride in _CNN_STRIDES],
+            )
+            channels = self.backbone.feature_info.channels()
         # The shallowest CNN feature (1/4) is the detail's; a plain ViT has one resolution only.
         self.detail_lateral = (
             None if self.is_vit else nn.Conv2d(channels[0], config.latent_width, 1)
@@ -125,13 +129,27 @@ class ImageEncoder(nn.Module):
                 module.eval()
         return self
 
+    def features(self, x):
+        """
+        (B, 3, H, W) -> backbone's features, from fine to coarse or from shallow to deep.
+
+        A ViT's residual stream grows many times over from layer to layer: without a norm the neck
+        would see its last layer only. Its own last norm serves all of them, as in DINOv2's and
+        Depth Anything's decoders.
+        """
+        if not self.is_vit:
+            return self.backbone(x)
+        return self.backbone.forward_intermediates(
+            x, self.layers, norm=True, output_fmt='NCHW', intermediates_only=True
+        )
+
     def forward(self, image):
         """See the class."""
         rows, columns = image.shape[1:3]
         x = (
             image.float().permute(0, 3, 1, 2) * self.pixel_scale + self.pixel_offset
         )  # (B, 3, H, W)
-        features = self.backbone(x)
+        features = self.features(x)
         detail = None
         if self.detail_lateral is not None:
             detail, features = self.detail_lateral(features[0]), features[1:]

@@ -24,8 +24,8 @@ def resized(model, size):
     for key in ('position', 'memory_position'):
         state[key] = resize(state[key], getattr(result, key).shape[-2:])
     if result.encoder.is_vit:
-        grids = [m.encoder.backbone.model.patch_embed.grid_size for m in (result, model)]
-        key = 'encoder.backbone.model.pos_embed'
+        grids = [m.encoder.backbone.patch_embed.grid_size for m in (result, model)]
+        key = 'encoder.backbone.pos_embed'
         state[key] = resample_abs_pos_embed(state[key], *grids)
     result.load_state_dict(state)
     return result.eval()
