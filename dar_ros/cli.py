@@ -138,6 +138,9 @@ def build_parser():
     sub.add_argument(
         '--input-size', type=size, help='HxW, multiples of 8 (default: the trained one)'
     )
+    sub.add_argument(
+        '--encoder', metavar='FILE', help="the backbone's weights, where a checkpoint lacks them"
+    )
 
     sub = command(
         'predict',
@@ -259,7 +262,7 @@ def export(arguments):
     """`dar export`."""
     from dar_ros.export import export as run
 
-    bundle = run(arguments.checkpoint, arguments.out, arguments.input_size)
+    bundle = run(arguments.checkpoint, arguments.out, arguments.input_size, arguments.encoder)
     print(f'{bundle.name}: parity checked, written to {bundle.path}')
 
 

@@ -50,12 +50,12 @@ class ExportError(DarError):
     """The exported graphs do not say what torch says."""
 
 
-def export(checkpoint, out, input_size=None):
+def export(checkpoint, out, input_size=None, encoder=None):
     """
     Write the bundle of a checkpoint folder to `out`; ExportError if onnxruntime disagrees with
-    torch.
+    torch. `encoder` is the backbone's file, of a checkpoint that comes without.
     """
-    model, record = load_checkpoint(checkpoint)
+    model, record = load_checkpoint(checkpoint, encoder)
     size = model.config.input_size
     if input_size and tuple(input_size) != size:
         model = resized(model, input_size)
@@ -118,7 +118,7 @@ def _round_folded(path):
     """Round a graph's kernels again: a folded batch norm left them off by a float's last bit."""
     graph = onnx.load(path)
     for tensor in graph.graph.initializer:
-        if tensor.name.startswith('model.') and len(tensor.dims) > 1:
+        if tensor.name.endswith('.weight') and len(tensor.dims) > 1:
             values = torch.from_numpy(numpy_helper.to_array(tensor).copy())
             tensor.CopyFrom(numpy_helper.from_array(_rounded(values).numpy(), tensor.name))
     onnx.save(graph, path)
@@ -343,8 +343,8 @@ def describe(model, record):
             'training': record.get('training', 'none: random weights'),
             'iteration': record.get('iteration', 0),
             'validation': record.get('validation', {}),
-            # Checkpoints whose weights were averaged, and their shares.
-            **({'average': record['average']} if 'average' in record else {}),
+            # Checkpoints whose weights were averaged, and their shares; a backbone kept apart.
+            **{key: record[key] for key in ('average', 'backbone_weights') if key in record},
         },
         'licence': 'Apache-2.0',
     }

@@ -1,9 +1,11 @@
 """Checkpoint folders: pieces of weights, saves that are cut off, folders that are none."""
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
-pytest.importorskip('timm', reason='timm is not installed (extra: train)')
+timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
 from dar_ros.errors import UsageError
 from dar_ros.model.checkpoint import (
@@ -11,8 +13,13 @@ from dar_ros.model.checkpoint import (
     load_tensors,
     recovered,
     replaced,
+    save_checkpoint,
     save_tensors,
 )
+from dar_ros.model.dar import DAR
+from dar_ros.model.dinov2 import load_encoder_file
+from dar_ros.model.presets import PRESETS
+from dar_ros.training.publish import main as publish
 
 
 def test_large_tensors_are_cut_into_files(tmp_path):
@@ -40,3 +47,50 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path):
 def test_no_checkpoint_there(tmp_path):
     with pytest.raises(UsageError, match='dar train'):
         load_checkpoint(tmp_path)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Return the file of a ViT, another one, and a checkpoint of a run that froze the first."""
+    folder = tmp_path_factory.mktemp('trained')
+    config = replace(PRESETS['dar_edge'], input_size=(56, 112), width=32, heads=2, latent_width=16)
+    files = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        vit = timm.create_model('vit_small_patch14_dinov2', img_size=518, num_classes=0)
+        files.append(folder / f'vit{seed}.pth')
+        torch.save(vit.state_dict(), files[-1])
+    model = DAR(config)
+    load_encoder_file(model, files[0])
+    record = {'training': {'freeze': ['encoder.backbone'], 'init': str(files[0])}, 'iteration': 7}
+    save_checkpoint(folder / 'run', model, record)
+    record['training']['freeze'] = ['encoder.backbone.blocks']
+    save_checkpoint(folder / 'all', model, record)
+    return *files, folder / 'run'
+
+
+def test_a_checkpoint_may_come_without_its_backbone(trained, tmp_path):
+    file, _, run = trained
+    publish([str(run), '--source', 'a file', '--out', str(tmp_path / 'apart')])
+    assert sum(path.stat().st_size for path in (tmp_path / 'apart').iterdir()) < 4e6
+    assert str(run.parent) not in (tmp_path / 'apart' / 'config.json').read_text()
+    (model, _), (found, record) = load_checkpoint(run), load_checkpoint(tmp_path / 'apart', file)
+    assert record['iteration'] == 7 and found.config == model.config
+    state = model.state_dict()
+    for key, value in found.state_dict().items():
+        kept = state[key] if key.startswith('encoder.backbone.') else state[key].half().float()
+        assert torch.equal(value, kept), key
+
+
+def test_only_the_backbone_it_was_trained_on_completes_it(trained, tmp_path, capsys):
+    file, other, run = trained
+    publish([str(run), '--source', 'a file', '--out', str(tmp_path / 'apart')])
+    with pytest.raises(UsageError, match=r'without its backbone.*--encoder.*\(a file\)'):
+        load_checkpoint(tmp_path / 'apart')
+    with pytest.raises(UsageError, match='vit1.pth is not the backbone'):
+        load_checkpoint(tmp_path / 'apart', other)
+    with pytest.raises(UsageError, match='has its backbone'):
+        load_checkpoint(run, file)
+    with pytest.raises(SystemExit):  # part of it was trained
+        publish([str(run.with_name('all')), '--source', 'x', '--out', str(tmp_path / 'all')])
+    assert 'trained its backbone' in capsys.readouterr().err and not (tmp_path / 'all').exists()

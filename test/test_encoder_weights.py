@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+onnx = pytest.importorskip('onnx', reason='onnx is not installed (extra: train)')
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
@@ -88,6 +89,11 @@ def test_a_file_gives_the_features_of_its_network(tmp_path, facebook, expected, 
         del state['mask_token']
     path = tmp_path / f'weights.{suffix}'
     save_file(state, path) if suffix == 'safetensors' else torch.save(state, path)
+    assert_features_of_file(path, expected)
+
+
+def assert_features_of_file(path, expected):
+    """Training that begins with this file begins with these features."""
     settings = {
         'name': 'x',
         'train_data': 'a',
@@ -102,6 +108,72 @@ def test_a_file_gives_the_features_of_its_network(tmp_path, facebook, expected, 
     assert len(found) == len(expected)
     for one, wanted in zip(found, expected):
         torch.testing.assert_close(one, wanted, rtol=1e-5, atol=1e-5)
+
+
+def hugging_face_onnx(state, path):
+    """
+    Write weights as torch exports Hugging Face's Dinov2Model: its names, linear layers transposed
+    and nameless before the bias that is added, positions cut in two, a decoder behind.
+    """
+    helper, arrays, nodes = onnx.helper, {'decoder.bn1.weight': np.ones(4, np.float32)}, []
+
+    def add(name, array):
+        if not name.endswith('.weight') or array.ndim != 2:
+            arrays[f'backbone.{name}'] = array
+            return
+        nameless, product = f'onnx::MatMul_{len(nodes)}', f'/product_{len(nodes)}'
+        arrays[nameless] = array.T
+        bias = f'backbone.{name.removesuffix("weight")}bias'
+        nodes.append(helper.make_node('MatMul', ['x', nameless], [product]))
+        nodes.append(helper.make_node('Add', [bias, product], [f'/sum_{len(nodes)}']))
+
+    for key, tensor in state.items():
+        array, (part, _, kind) = tensor.numpy(), key.rpartition('.')
+        if key == 'pos_embed':
+            arrays['onnx::Concat_1'], arrays['onnx::Reshape_2'] = array[:, :1], array[:, 1:]
+        elif key == 'cls_token':
+            add('embeddings.cls_token', array)
+        elif part == 'patch_embed.proj':
+            add(f'embeddings.patch_embeddings.projection.{kind}', array)
+        elif part == 'norm':
+            add(f'layernorm.{kind}', array)
+        elif key.startswith('blocks.'):
+            _, number, name = part.split('.', 2)
+            layer = f'encoder.layer.{number}.'
+            if name == 'attn.qkv':
+                for own, piece in zip(('query', 'key', 'value'), np.split(array, 3)):
+                    add(f'{layer}attention.attention.{own}.{kind}', piece)
+            elif name in ('ls1', 'ls2'):
+                add(f'{layer}layer_scale{name[-1]}.lambda1', array)
+            else:
+                name = name.replace('attn.proj', 'attention.output.dense')
+                add(f'{layer}{name}.{kind}', array)
+    tensors = [onnx.numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in arrays.items()]
+    onnx.save(helper.make_model(helper.make_graph(nodes, 'g', [], [], tensors)), path)
+
+
+def test_an_onnx_file_gives_the_features_of_its_network(tmp_path, facebook, expected):
+    path = tmp_path / 'weights.onnx'
+    hugging_face_onnx(facebook, path)
+    assert_features_of_file(path, expected)
+
+
+@pytest.mark.parametrize(
+    ('change', 'word'),
+    [
+        (lambda s: without(s, 'patch_embed.proj.weight'), 'no export of Dinov2Model'),
+        (lambda s: without(s, 'pos_embed'), 'neither the layout'),
+        (lambda s: without(s, 'blocks.3.attn.qkv.bias'), 'lacks blocks.3.attn.qkv'),
+        (lambda s: without(s, 'blocks.3.mlp.fc1.weight'), 'lacks blocks.3.mlp.fc1.weight'),
+        (lambda s: {**s, 'blocks.3.attn.lora.bias': torch.ones(4)}, 'attn.lora.bias, which'),
+    ],
+)
+def test_another_onnx_file_is_refused_in_one_line(tmp_path, facebook, change, word):
+    path = tmp_path / 'weights.onnx'
+    hugging_face_onnx(change(facebook), path)
+    with pytest.raises(UsageError, match=word) as caught:
+        load_encoder_file(DAR(CONFIG), path)
+    assert str(path) in str(caught.value) and '\n' not in str(caught.value)
 
 
 def without(state, key):
@@ -142,9 +214,10 @@ def test_nothing_is_unpickled(tmp_path):
     path.write_bytes(b'not weights')
     with pytest.raises(UsageError, match='cannot be read'):
         load_encoder_file(DAR(CONFIG), path)
-    (tmp_path / 'weights.safetensors').write_bytes(b'not weights')
-    with pytest.raises(UsageError, match='cannot be read'):
-        load_encoder_file(DAR(CONFIG), tmp_path / 'weights.safetensors')
+    for name in ('weights.safetensors', 'weights.onnx'):
+        (tmp_path / name).write_bytes(b'not weights')
+        with pytest.raises(UsageError, match='cannot be read'):
+            load_encoder_file(DAR(CONFIG), tmp_path / name)
 
 
 def test_a_cnn_takes_no_such_file(tmp_path):

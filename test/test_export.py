@@ -90,6 +90,17 @@ def test_weights_are_rounded_to_what_fp16_resolves(tmp_path):
     assert 0 < (found.depth - last.depth).abs().mean() < 0.005  # log metres
 
 
+def test_what_a_pixel_means_is_not_rounded(tmp_path):
+    """Rounded like a weight it moved a ViT's features by a thousandth."""
+    model = small()
+    bundle = export_model(model, tmp_path / 'bundle')
+    tensors = onnx.load(bundle.file('encoder.onnx')).graph.initializer
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
+    for name in ('pixel_scale', 'pixel_offset'):
+        exact = getattr(model.encoder, name).numpy()
+        assert np.array_equal(found[f'model.encoder.{name}'], exact)
+
+
 def test_a_graph_that_differs_fails_the_export(tmp_path):
     """Weights that change between export and check are what a miscompiled graph looks like."""
     model = with_rounded_weights(small())

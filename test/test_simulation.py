@@ -117,6 +117,15 @@ def test_a_shard_depends_on_its_seed_only():
     assert not frames_equal(first, shard_frames('test', 7, 1, SIZE, 3))
 
 
+def test_every_validation_shard_shows_other_meshes():
+    shown = []
+    for shard in range(2):
+        list(shard_frames('val', 7, shard, SIZE, 1))
+        ((_, stock),) = dataset._renderers.values()
+        shown.append({mesh.thing.path for mesh in stock.meshes.values()})
+    assert len(shown[0] & shown[1]) < len(shown[0]) / 2
+
+
 def test_generation_resumes_and_does_not_depend_on_workers(tmp_path, monkeypatch):
     one = generate(tmp_path / 'one', 'val', 70, 5, SIZE, workers=1, progress=False)
     two = generate(tmp_path / 'two', 'val', 70, 5, SIZE, workers=2, progress=False)

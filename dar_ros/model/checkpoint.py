@@ -1,5 +1,11 @@
-"""Checkpoints: a folder with model.safetensors and config.json; nothing is pickled."""
+"""
+Checkpoints: a folder with model.safetensors and config.json; nothing is pickled.
 
+One whose backbone was frozen may come without it, a tenth of the size: config.json then says whose
+backbone it was, and whoever loads it names the file.
+"""
+
+import hashlib
 import itertools
 import json
 import shutil
@@ -11,8 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from dar_ros.errors import UsageError
 from dar_ros.model.dar import DAR
+from dar_ros.model.dinov2 import load_encoder_file
 from dar_ros.model.presets import ModelConfig
 
+_BACKBONE = 'encoder.backbone.'
 PIECE = 15 * 2**20  # bytes of a file, unless one tensor is larger: what many services let through
 
 
@@ -27,19 +35,65 @@ def save_checkpoint(folder, model, record=None):
     write_json(folder / 'config.json', {'model': model.config.to_dict(), **(record or {})})
 
 
-def load_checkpoint(folder):
-    """Return the DAR of a checkpoint folder, in eval mode, and its record."""
+def save_without_backbone(folder, model, record, source):
+    """
+    Write a checkpoint whose backbone is left out, in fp16; `source` says where to get the file.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(_BACKBONE)}
+    save_tensors(folder, 'model', kept)
+    backbone = {'source': source, 'sha256': backbone_hash(model)}
+    write_json(
+        folder / 'config.json',
+        {**record, 'model': model.config.to_dict(), 'backbone_weights': backbone},
+    )
+
+
+def backbone_hash(model):
+    """SHA-256 of a backbone's weights but for positions, which are resampled on loading."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(model.encoder.backbone.state_dict().items()):
+        if key != 'pos_embed':
+            digest.update(key.encode() + tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_checkpoint(folder, encoder=None):
+    """
+    Return the DAR of a checkpoint folder, in eval mode, and its record.
+
+    `encoder` is the backbone's file (see load_encoder_file) of a checkpoint that comes without.
+    """
     folder = Path(folder)
     try:
         record = json.loads((folder / 'config.json').read_text())
         model = DAR(ModelConfig.from_dict(record['model']))
-        model.load_state_dict(load_tensors(folder, 'model'))
+        tensors = load_tensors(folder, 'model')
+        if encoder or 'backbone_weights' in record:
+            tensors |= _backbone_tensors(model, folder, record, encoder)
+        model.load_state_dict(tensors)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
             f'{folder} is no checkpoint ({reason}): expected the folder that `dar train` wrote'
         ) from None
     return model.eval(), record
+
+
+def _backbone_tensors(model, folder, record, encoder):
+    """Return the entries of a state dict that a checkpoint left out, of the file `encoder`."""
+    if 'backbone_weights' not in record:
+        raise UsageError(f'{folder} has its backbone: it needs no encoder file')
+    source = record['backbone_weights']['source']
+    if not encoder:
+        raise UsageError(
+            f'{folder} comes without its backbone: `dar export --encoder FILE` adds it ({source})'
+        )
+    load_encoder_file(model, encoder)
+    if backbone_hash(model) != record['backbone_weights']['sha256']:
+        raise UsageError(f'{encoder} is not the backbone that {folder} was trained on ({source})')
+    return {k: v for k, v in model.state_dict().items() if k.startswith(_BACKBONE)}
 
 
 def save_tensors(folder, name, tensors):

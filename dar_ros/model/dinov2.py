@@ -1,5 +1,6 @@
 """
-Encoder weights from a file: DINOv2's own, timm's copies, Depth Anything's (V1 and V2).
+Encoder weights from a file: DINOv2's own, timm's copies, Depth Anything's (V1 and V2), or an ONNX
+export of Hugging Face's copy.
 
 Every tensor of the backbone must be in the file, and every tensor of the file must be known.
 """
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
 from dar_ros.errors import UsageError
+from dar_ros.model.dinov2_onnx import read_dinov2_onnx
 
 ANYTHING = 'pretrained.'  # what Depth Anything puts before the names of its DINOv2
 # Not part of an encoder: a token for masked pre-training, the head after the last layer, Depth
@@ -23,7 +25,7 @@ DECODER = 'depth_head.'
 
 def load_encoder_file(model, path):
     """
-    Fill the backbone of a DAR (vit_*_patch14_dinov2) from a .pth or .safetensors file.
+    Fill the backbone of a DAR (vit_*_patch14_dinov2) from a .pth, .safetensors or .onnx file.
 
     The position embedding is resampled to the input's grid, as timm does. UsageError otherwise.
     """
@@ -72,7 +74,11 @@ def dinov2_layout(tensors, path):
 
 
 def read_tensors(path):
-    """Read a flat {name: tensor} from .safetensors, or from .pth without unpickling anything."""
+    """
+    Read a flat {name: tensor} from .safetensors, .onnx, or from .pth without unpickling anything.
+    """
+    if Path(path).suffix == '.onnx':
+        return read_dinov2_onnx(path)
     try:
         if Path(path).suffix == '.safetensors':
             return load_file(path)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import onnx
 import torch
-from onnx import numpy_helper
 
 from dar_ros.errors import UsageError
 from dar_ros.model.dar import DAR
+from dar_ros.model.onnx_weights import named_weights
 from dar_ros.model.presets import ModelConfig
 
 _GRAPHS = ('encoder.onnx', 'step.onnx', 'upsample.onnx')
@@ -36,13 +36,13 @@ def load_bundle_weights(model, bundle):
     """
     weights = {}
     for name in _GRAPHS:
-        weights |= _graph_weights(onnx.load(bundle.file(name)).graph)
+        weights |= named_weights(onnx.load(bundle.file(name)).graph)
     state = model.state_dict()
 
     def take(key, shape):
-        if key not in weights:
+        if _PREFIX + key not in weights:
             raise UsageError(f'{bundle.path} holds no weight {key}: another network')
-        value = torch.from_numpy(weights[key].copy()).float()
+        value = torch.from_numpy(weights[_PREFIX + key].copy()).float()
         if value.shape != shape:
             raise UsageError(
                 f'{bundle.path}: {key} is {tuple(value.shape)}, not {tuple(shape)}: '
@@ -69,29 +69,6 @@ def load_bundle_weights(model, bundle):
 def model_from_bundle(bundle):
     """Return the DAR of an open bundle, in eval mode; it computes what the bundle computes."""
     return load_bundle_weights(DAR(config_of_bundle(bundle)), bundle).eval()
-
-
-def _graph_weights(graph):
-    """
-    {name in the state dict: array} of a graph.
-
-    A linear layer's weight is stored transposed and nameless: its bias, added to the product,
-    tells whose it is.
-    """
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    products = {node.output[0]: node for node in graph.node if node.op_type == 'MatMul'}
-    weights = {
-        name.removeprefix(_PREFIX): array
-        for name, array in arrays.items()
-        if name.startswith(_PREFIX)
-    }
-    for node in graph.node:
-        product = [products[name] for name in node.input if name in products]
-        bias = [name for name in node.input if name.startswith(_PREFIX)]
-        if node.op_type == 'Add' and product and bias and product[0].input[1] in arrays:
-            key = bias[0].removeprefix(_PREFIX).removesuffix('.bias') + '.weight'
-            weights[key] = arrays[product[0].input[1]].T
-    return weights
 
 
 def norm_scale(norm):
