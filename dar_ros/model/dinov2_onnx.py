@@ -8,7 +8,6 @@ metadata).
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError
 
 from dar_ros.errors import UsageError
 from dar_ros.model.onnx_weights import named_weights
@@ -33,7 +32,7 @@ def read_dinov2_onnx(path):
     """{DINOv2's name: tensor} of the backbone in a file; UsageError if there is none."""
     try:
         arrays = named_weights(onnx.load(path).graph)
-    except (OSError, DecodeError) as error:
+    except Exception as error:  # protobuf's own among them, which onnx brings in some version
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f'{path} cannot be read as weights ({reason})') from None
     mark = f'{_PATCHES}.weight'
