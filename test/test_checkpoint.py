@@ -94,3 +94,7 @@ def test_only_the_backbone_it_was_trained_on_completes_it(trained, tmp_path, cap
     with pytest.raises(SystemExit):  # part of it was trained
         publish([str(run.with_name('all')), '--source', 'x', '--out', str(tmp_path / 'all')])
     assert 'trained its backbone' in capsys.readouterr().err and not (tmp_path / 'all').exists()
+    save_checkpoint(tmp_path / 'cnn', DAR(PRESETS['dar_tiny']))  # of which no file has the weights
+    with pytest.raises(SystemExit):
+        publish([str(tmp_path / 'cnn'), '--source', 'x', '--out', str(tmp_path / 'all')])
+    assert 'tf_efficientnet_lite0' in capsys.readouterr().err

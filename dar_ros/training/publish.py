@@ -15,8 +15,10 @@ from dar_ros.model.checkpoint import load_checkpoint, save_without_backbone
 def publish(checkpoint, source, out):
     """Write `checkpoint` without its backbone to `out`; `source` says where to get that."""
     model, record = load_checkpoint(checkpoint)
-    training = record['training']
-    if not any('encoder.backbone'.startswith(prefix) for prefix in training['freeze']):
+    training = record.get('training', {})
+    if not model.encoder.is_vit:
+        raise UsageError(f'{checkpoint} has a {model.config.backbone}: no file would complete it')
+    if not any('encoder.backbone'.startswith(prefix) for prefix in training.get('freeze', ())):
         raise UsageError(f'{checkpoint} trained its backbone: it cannot do without')
     record['training'] = {**training, 'init': source}  # not some path on one machine
     save_without_backbone(out, model, record, source)
