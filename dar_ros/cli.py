@@ -102,7 +102,7 @@ def build_parser():
         'Render a data set: RGB, exact depth, intrinsics.',
         'dar simulate --split train --frames 8000 --seed 0 --out data/train',
     )
-    sub.add_argument('--split', choices=('train', 'close', 'val', 'test'), required=True)
+    sub.add_argument('--split', choices=('train', 'close', 'bare', 'val', 'test'), required=True)
     sub.add_argument('--frames', type=positive, required=True)
     sub.add_argument('--seed', type=int, default=0)
     sub.add_argument('--out', required=True, help='folder; an interrupted run is continued')

@@ -31,7 +31,7 @@ TEST_SEED = 20260101  # of the frozen test split
 class Split:
     """
     Shares of scene kinds, and of pictures that look at something from close by, with somebody's
-    hands, with people before the camera.
+    hands, with people before the camera, at a wall or the sky that may fill them.
 
     `pool` shards in a row share textures and meshes, which cost seconds.
     """
@@ -41,6 +41,7 @@ class Split:
     near: float = 0.3
     hands: float = 0.08
     people: float = 0.0
+    facing: float = 0.0
     pool: int = 25
 
 
@@ -50,6 +51,11 @@ SPLITS = {
     'train': Split(0, _SEEN),
     # More to train on: what is within a robot's reach, and who.
     'close': Split(3, _SEEN, near=0.8, hands=0.15, people=0.35),
+    # And what says little: bare walls, however square, and skies, bright or with clouds. Without
+    # them a wall that fills the picture passes for a sky, and a planner takes it for free space.
+    'bare': Split(
+        4, {'bare': 0.5, 'room': 0.15, 'corridor': 0.1, 'hall': 0.05, 'outdoor': 0.2}, facing=0.8
+    ),
     # Of many pools: one alone may be easy, and chooses checkpoints and fits uncertainty by itself.
     'val': Split(1, _SEEN, pool=1),
     'test': Split(
@@ -232,7 +238,7 @@ def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
         scene = make_scene(rng, rng.choice(list(kinds), p=list(kinds.values())), stock)
         views = 0
         for _ in range(VIEWS * 5):
-            pose = camera_pose(rng, scene, shares.near)
+            pose = camera_pose(rng, scene, shares.near, shares.facing)
             if pose is None:
                 continue
             before = hands(rng, pose) if rng.random() < shares.hands else []
@@ -240,25 +246,30 @@ def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
                 before += somebody(rng, pose)
             renderer.load(before + scene.primitives, scene.lights, scene.headlight, scene.ambient)
             frame = renderer.render(*pose)
-            if not worth_keeping(frame.depth):
+            if not worth_keeping(frame.depth, bare=shares.facing > 0):
                 continue
-            frame.image = expose(lit(frame, rng), rng)
+            image = lit(frame, rng)
+            if shares.facing:
+                image = clouded(image, frame.depth, rng)
+            frame.image = expose(image, rng)
             yield distorted(frame, rng)
             made, views = made + 1, views + 1
             if made == count or views == VIEWS:
                 break
 
 
-def worth_keeping(depth):
-    """Not inside a thing, not a wall at the nose or square ahead, not all sky."""
+def worth_keeping(depth, bare=False):
+    """
+    Not inside a thing, not a wall at the nose, not all sky; nor, unless `bare`, a wall square
+    ahead or mostly sky.
+    """
     coarse = depth[::4, ::4]
     low, middle, high = np.quantile(np.minimum(coarse, 200), [0.05, 0.5, 0.95])
-    return (
-        (coarse < 0.15).mean() < 0.03
-        and middle > 0.45
-        and high > 1.15 * low
-        and np.isfinite(coarse).mean() > 0.4
-    )
+    if (coarse < 0.15).mean() >= 0.03:
+        return False
+    if bare:
+        return middle > 0.3 and np.isfinite(coarse).mean() > 0.1
+    return middle > 0.45 and high > 1.15 * low and np.isfinite(coarse).mean() > 0.4
 
 
 def lit(frame, rng):
@@ -282,6 +293,26 @@ def lit(frame, rng):
         reach = rng.uniform(0.2, 0.8) * depth[v, u]
         field += rng.uniform(0.3, 1.5) / (1 + sum(a * a for a in away) / reach**2)
     return image * (field / field.mean())[..., None]
+
+
+def clouded(image, depth, rng):
+    """
+    Another sky in float32 (H, W, 3), where depth (H, W) is +inf: from blue to overcast, dull or
+    bright, with or without clouds. MuJoCo has one sky, a smooth gradient.
+    """
+    sky = np.isinf(depth)
+    rows, columns = depth.shape
+    clouds = np.zeros((rows, columns), np.float32)
+    for cells in (2, 5, 11):
+        blobs = rng.standard_normal((cells, cells + 1)).astype(np.float32) / cells
+        clouds += cv2.resize(blobs, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    clouds *= rng.choice([0.0, rng.uniform(10, 60)])
+    slope = np.linspace(rng.uniform(-40, 10), 0, rows, dtype=np.float32)[:, None]
+    grey = np.array([1.0, 1.0, 1.0]) - rng.choice([0.0, rng.uniform(0, 0.45)]) * np.array(
+        [1.0, 0.5, 0.0]
+    )
+    shade = (rng.uniform(120, 300) + slope + clouds)[..., None] * grey.astype(np.float32)
+    return np.where(sky[..., None], shade, image).astype(np.float32)
 
 
 def distorted(frame, rng):

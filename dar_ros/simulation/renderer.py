@@ -155,7 +155,7 @@ class Renderer:
                 for copy in range(mesh.copies)
             ]
 
-    def load(self, primitives, lights, headlight=0.3, ambient=0.3, sky_seed=0):
+    def load(self, primitives, lights, headlight=0.3, ambient=0.3):
         """
         Replace the scene; primitives beyond the pool are left out. Materials are
         '<kind>/<sheet|solid>/<n>'.

@@ -10,7 +10,7 @@ from dar_ros.simulation.renderer import BOX, Light, Primitive
 from dar_ros.simulation.solids import box, place, post
 from dar_ros.simulation.walls import floor, sheet, shell, tint, variant
 
-KINDS = ('room', 'corridor', 'hall', 'outdoor', 'kitchen', 'bathroom')
+KINDS = ('room', 'corridor', 'hall', 'outdoor', 'kitchen', 'bathroom', 'bare')
 # What stands at the walls and on the floor: built here,
 _WALL_ITEMS = (
     furniture.table,
@@ -89,6 +89,7 @@ def make_scene(rng, kind, stock=None):
         'corridor': _corridor,
         'hall': _hall,
         'outdoor': _outdoor,
+        'bare': _bare,
     }[kind](rng, stock)
 
 
@@ -236,6 +237,17 @@ def _bathroom(rng, stock):
         _makers(rng, stock, (furniture.bin_,), on_floor),
         2,
     )
+    _lights(rng, scene, length, width, height)
+    return scene
+
+
+def _bare(rng, stock):
+    """Nothing but walls, with what hangs there in one room of two."""
+    length, width, height = rng.uniform(2.5, 14), rng.uniform(1.5, 8), rng.uniform(2.3, 4)
+    scene = Scene('bare', (length / 2, width / 2), height)
+    scene.primitives = shell(rng, length, width, height)
+    if rng.random() < 0.5:
+        _hang(scene, rng, stock, length, width)
     _lights(rng, scene, length, width, height)
     return scene
 

@@ -5,12 +5,15 @@ import math
 import numpy as np
 
 
-def camera_pose(rng, scene, near=0.3):
+def camera_pose(rng, scene, near=0.3, facing=0.0):
     """
     Position (x, y, z), yaw, pitch, roll (radians), horizontal fov (degrees) of a camera on a robot
-    or in a hand, or None; a share `near` of them looks at something from close by.
+    or in a hand, or None; a share `facing` of them looks at a wall, outdoors at the sky, a share
+    `near` of the others at something from close by.
     """
-    if scene.occupied and rng.random() < near:
+    if facing and rng.random() < facing:
+        x, y, z, yaw, pitch = _before_a_wall(rng, scene)
+    elif scene.occupied and rng.random() < near:
         x, y, z, yaw, pitch = _before_a_thing(rng, scene)
     else:
         x, y = rng.uniform(-1, 1, 2) * np.maximum(np.array(scene.half) - 0.35, 0.1)
@@ -39,3 +42,17 @@ def _before_a_thing(rng, scene):
     x, y, z = px + away * math.cos(angle), py + away * math.sin(angle), rng.uniform(0.3, 1.8)
     pitch = math.atan2(rng.uniform(0.0, 1.0) - z, away)
     return x, y, z, angle + math.pi + rng.normal(0, 0.25), max(pitch, math.radians(-60))
+
+
+def _before_a_wall(rng, scene):
+    """Return x, y, z, yaw, pitch of a camera that looks at a wall, or up across a street."""
+    (x, y), z = rng.uniform(-1, 1, 2) * np.array(scene.half), rng.uniform(0.1, 2.0)
+    if scene.kind == 'outdoor':
+        yaw = rng.choice([-1, 1]) * math.pi / 2 + rng.normal(0, 0.6)
+        return x, y, z, yaw, math.radians(rng.uniform(0, 40))
+    side, away = int(rng.integers(4)), math.exp(rng.uniform(math.log(0.4), math.log(6)))
+    if side % 2 == 0:
+        x = (1 - side) * max(scene.half[0] - away, 0.0)
+    else:
+        y = (2 - side) * max(scene.half[1] - away, 0.0)
+    return x, y, z, side * math.pi / 2 + rng.normal(0, 0.45), math.radians(rng.normal(0, 14))
