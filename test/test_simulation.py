@@ -238,6 +238,38 @@ def test_the_close_split_is_closer():
     assert near['close'] > 1.5 * near['train'], near
 
 
+def nearest_to_farthest(frames):
+    """Return the ratio of the 95 % and 5 % quantiles of every picture's depth, the sky at 200 m."""
+    low, high = np.transpose(
+        [np.nanquantile(np.minimum(frame.depth, 200), [0.05, 0.95]) for frame in frames]
+    )
+    return high / low
+
+
+def test_the_bare_split_shows_walls_square_ahead_and_skies():
+    """A wall that no training picture shows like that passed for the sky."""
+    frames = {split: list(shard_frames(split, 1, 0, SIZE, 48)) for split in ('train', 'bare')}
+    ratio = {split: nearest_to_farthest(shown) for split, shown in frames.items()}
+    assert ratio['train'].min() > 1.15 > ratio['bare'].min()
+    assert (ratio['bare'] < 1.5).mean() > 2 * (ratio['train'] < 1.5).mean()
+    skies = [np.isinf(frame.depth).mean() for frame in frames['bare']]
+    assert np.mean(np.array(skies) > 0.3) > 0.05 and max(skies) < 0.95
+
+
+def test_clouds_change_the_sky_alone():
+    rng = np.random.default_rng(2)
+    image, depth = np.full((*SIZE, 3), 90, np.float32), np.full(SIZE, 2.0, np.float32)
+    depth[: SIZE[0] // 2] = np.inf
+    skies = [dataset.clouded(image, depth, rng) for _ in range(20)]
+    assert all((sky[SIZE[0] // 2 :] == 90).all() and sky.shape == image.shape for sky in skies)
+    tops = np.array([sky[: SIZE[0] // 2] for sky in skies])  # (20, rows, columns, 3)
+    assert tops.mean((1, 2)).std(0).min() > 20  # dull and bright
+    blue = tops[..., 2] - tops[..., 0]
+    assert (blue.mean((1, 2)) > 20).any() and (blue.mean((1, 2)) < 1).any()
+    clouds = tops[..., 2].std(2).mean(1)  # within a row
+    assert (clouds > 3).any() and (clouds < 0.1).any()
+
+
 def test_missing_furniture_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(meshes, 'FOLDER', tmp_path)
     with pytest.raises(UsageError, match='apt-get install sweethome3d-furniture'):
