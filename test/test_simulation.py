@@ -11,7 +11,7 @@ import mujoco
 
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
-from dar_ros.simulation import dataset, meshes
+from dar_ros.simulation import appearance, dataset, meshes
 from dar_ros.simulation.dataset import TEST_SEED, SimDataset, generate, shard_frames
 from dar_ros.simulation.people import hands, limb, person, somebody
 from dar_ros.simulation.renderer import BOX, Frame, Light, Primitive, Renderer
@@ -239,7 +239,7 @@ def test_the_close_split_is_closer():
 
 
 def nearest_to_farthest(frames):
-    """Return the ratio of the 95 % and 5 % quantiles of every picture's depth, the sky at 200 m."""
+    """Return the ratio of 95 % to 5 % quantile of every picture's depth, the sky at 200 m."""
     low, high = np.transpose(
         [np.nanquantile(np.minimum(frame.depth, 200), [0.05, 0.95]) for frame in frames]
     )
@@ -260,7 +260,7 @@ def test_clouds_change_the_sky_alone():
     rng = np.random.default_rng(2)
     image, depth = np.full((*SIZE, 3), 90, np.float32), np.full(SIZE, 2.0, np.float32)
     depth[: SIZE[0] // 2] = np.inf
-    skies = [dataset.clouded(image, depth, rng) for _ in range(20)]
+    skies = [appearance.clouded(image, depth, rng) for _ in range(20)]
     assert all((sky[SIZE[0] // 2 :] == 90).all() and sky.shape == image.shape for sky in skies)
     tops = np.array([sky[: SIZE[0] // 2] for sky in skies])  # (20, rows, columns, 3)
     assert tops.mean((1, 2)).std(0).min() > 20  # dull and bright
@@ -287,7 +287,7 @@ def test_distortion_moves_image_and_depth_together(renderer):
             ramp + 1,
             Intrinsics.from_fov(70, 80, 60),
         )
-        frame = dataset.distorted(frame, np.random.default_rng(seed))
+        frame = appearance.distorted(frame, np.random.default_rng(seed))
         known = np.isfinite(frame.depth)
         assert known.mean() > 0.9
         assert np.abs(frame.depth[known] - 1 - frame.image[known][:, 0]).max() <= 2

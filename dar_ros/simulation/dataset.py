@@ -216,6 +216,7 @@ _renderers = {}
 
 def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
     """Yield the first `count` frames of a shard."""
+    from dar_ros.simulation.appearance import clouded, distorted, exposed, lit
     from dar_ros.simulation.people import hands, somebody
     from dar_ros.simulation.renderer import Renderer
     from dar_ros.simulation.scenes import make_scene
@@ -251,7 +252,7 @@ def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
             image = lit(frame, rng)
             if shares.facing:
                 image = clouded(image, frame.depth, rng)
-            frame.image = expose(image, rng)
+            frame.image = exposed(image, rng)
             yield distorted(frame, rng)
             made, views = made + 1, views + 1
             if made == count or views == VIEWS:
@@ -270,77 +271,3 @@ def worth_keeping(depth, bare=False):
     if bare:
         return middle > 0.3 and np.isfinite(coarse).mean() > 0.1
     return middle > 0.45 and high > 1.15 * low and np.isfinite(coarse).mean() > 0.4
-
-
-def lit(frame, rng):
-    """
-    Pools of light near surfaces, per pixel: on bare walls nothing else varies; float32 (H, W, 3).
-
-    MuJoCo lights vertices, and has no lamp shades and no windows that shine.
-    """
-    image = frame.image.astype(np.float32)
-    if rng.random() < 0.25:
-        return image
-    camera, depth = frame.intrinsics, np.minimum(frame.depth, 200)
-    rows, columns = depth.shape
-    x = (np.arange(columns, dtype=np.float32)[None] - camera.cx) / camera.fx * depth
-    y = (np.arange(rows, dtype=np.float32)[:, None] - camera.cy) / camera.fy * depth
-    field = np.full(depth.shape, rng.uniform(0.25, 1.0), np.float32)
-    for _ in range(int(rng.integers(1, 4))):
-        v, u = rng.integers(rows), rng.integers(columns)
-        towards = 1 - rng.uniform(0.05, 0.6)
-        away = [a - towards * a[v, u] for a in (x, y, depth)]
-        reach = rng.uniform(0.2, 0.8) * depth[v, u]
-        field += rng.uniform(0.3, 1.5) / (1 + sum(a * a for a in away) / reach**2)
-    return image * (field / field.mean())[..., None]
-
-
-def clouded(image, depth, rng):
-    """
-    Another sky in float32 (H, W, 3), where depth (H, W) is +inf: from blue to overcast, dull or
-    bright, with or without clouds. MuJoCo has one sky, a smooth gradient.
-    """
-    sky = np.isinf(depth)
-    rows, columns = depth.shape
-    clouds = np.zeros((rows, columns), np.float32)
-    for cells in (2, 5, 11):
-        blobs = rng.standard_normal((cells, cells + 1)).astype(np.float32) / cells
-        clouds += cv2.resize(blobs, (columns, rows), interpolation=cv2.INTER_CUBIC)
-    clouds *= rng.choice([0.0, rng.uniform(10, 60)])
-    slope = np.linspace(rng.uniform(-40, 10), 0, rows, dtype=np.float32)[:, None]
-    grey = np.array([1.0, 1.0, 1.0]) - rng.choice([0.0, rng.uniform(0, 0.45)]) * np.array(
-        [1.0, 0.5, 0.0]
-    )
-    shade = (rng.uniform(120, 300) + slope + clouds)[..., None] * grey.astype(np.float32)
-    return np.where(sky[..., None], shade, image).astype(np.float32)
-
-
-def distorted(frame, rng):
-    """One frame in four through a lens with a little radial distortion; depth is resampled too."""
-    if rng.random() < 0.75:
-        return frame
-    camera = frame.intrinsics
-    matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
-    rows, columns = frame.depth.shape
-    # Strong enough to see at the corners, whatever the focal length.
-    corner = (camera.cx / camera.fx) ** 2 + (camera.cy / camera.fy) ** 2
-    coefficients = np.array([rng.uniform(-0.04, 0.04) / corner, 0, 0, 0])
-    maps = cv2.initUndistortRectifyMap(
-        matrix, coefficients, None, matrix, (columns, rows), cv2.CV_32FC1
-    )
-    frame.image = cv2.remap(frame.image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    frame.depth = cv2.remap(
-        frame.depth, *maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=np.nan
-    )
-    return frame
-
-
-def expose(image, rng):
-    """Auto-exposure to a varying target, vignetting, a little sensor noise; to uint8."""
-    image = image.astype(np.float32)
-    image *= np.clip(rng.normal(118, 18) / max(image.mean(), 8), 0.4, 4)
-    rows, columns = image.shape[:2]
-    y, x = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)[None]
-    image *= (1 - rng.uniform(0, 0.22) * (x * x + y * y) / 2).astype(np.float32)[..., None]
-    image += rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(0.5, 3)
-    return np.clip(image, 0, 255).astype(np.uint8)
