@@ -11,7 +11,7 @@ from dar_ros.simulation.scenes import make_scene
 from dar_ros.simulation.stock import Stock
 from dar_ros.simulation.viewpoints import camera_pose
 
-STREAM = 4  # no split's but `bare`'s, of which nobody asks for the test split's seed
+STREAM = 4  # keeps these scenes apart from those of the data sets
 FORWARD, TURN = 0.05, 0.03  # metres and radians (standard deviation) from a frame to the next
 
 

@@ -36,7 +36,7 @@ class Split:
     `pool` shards in a row share textures and meshes, which cost seconds.
     """
 
-    stream: int  # keeps its random numbers apart from the others'
+    stream: int  # keeps its random numbers apart from the others' and from clips.STREAM's
     kinds: dict
     near: float = 0.3
     hands: float = 0.08
@@ -54,7 +54,7 @@ SPLITS = {
     # And what says little: bare walls, however square, and skies, bright or with clouds. Without
     # them a wall that fills the picture passes for a sky, and a planner takes it for free space.
     'bare': Split(
-        4, {'bare': 0.5, 'room': 0.15, 'corridor': 0.1, 'hall': 0.05, 'outdoor': 0.2}, facing=0.8
+        5, {'bare': 0.5, 'room': 0.15, 'corridor': 0.1, 'hall': 0.05, 'outdoor': 0.2}, facing=0.8
     ),
     # Of many pools: one alone may be easy, and chooses checkpoints and fits uncertainty by itself.
     'val': Split(1, _SEEN, pool=1),
