@@ -9,7 +9,7 @@ import pytest
 from dar_ros.cli import main
 from dar_ros.errors import UsageError
 from dar_ros.evaluation.calibrate import fit_depth_scale
-from dar_ros.evaluation.datasets import matched_disparity, open_dataset
+from dar_ros.evaluation.datasets import matched_disparity, open_dataset, spread
 from dar_ros.evaluation.evaluate import ause, bootstrap_interval, evaluate
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation.dataset import SimDataset, StoredFrame
@@ -265,6 +265,22 @@ def test_calibrate_finds_the_factor(pipeline):
         frame.depth[:] = np.nan
     with pytest.raises(UsageError, match='no frame has depth'):
         fit_depth_scale(Told(pipeline, frames, 0.8), frames, progress=False)
+
+
+def test_calibrate_looks_at_all_of_a_recording(pipeline):
+    """A drive whose second half needs another factor: two frames of four see both halves."""
+    frames = made_frames()
+    told = Told(pipeline, frames, 1.0)
+    for frame in frames[2:]:
+        told.truth[frame.image.tobytes()] = frame.depth / 1.5
+    report = fit_depth_scale(told, frames, count=2, progress=False)
+    assert report['low'] == pytest.approx(1.05) and report['high'] == pytest.approx(1.45)
+
+
+def test_frames_are_spread_over_a_data_set():
+    assert spread(range(10), 3) == [0, 4, 9]
+    assert spread(range(3), 10) == spread(range(3)) == [0, 1, 2]
+    assert spread([], 5) == []
 
 
 @pytest.fixture

@@ -92,6 +92,20 @@ def test_unscored_pixels_are_counted(bundle):
         DepthPipeline(KnownBackend(bundle)), [Frame(bundle, known=False)], progress=False
     )
     assert report['valid'] == pytest.approx(0.5) and not report['counts']
+    assert [row['valid'] for row in report['per_step']] == pytest.approx([0.5] * bundle.num_steps)
+    # 20 m, the range's end, where the truth is 2 m in half of the pixels: errors of 9 and 0.
+    assert report['abs_rel'] == pytest.approx(0, abs=1e-6)
+    assert report['clamped']['abs_rel'] == pytest.approx(4.5)
+
+
+def test_a_frame_without_any_answer_leaves_the_other_figures(bundle):
+    nothing = Frame(bundle, known=False)
+    nothing.depth[bundle.input_size[0] // 2 :] = np.nan  # valid only where `beyond` is answered
+    report = evaluate(
+        DepthPipeline(KnownBackend(bundle)), [Frame(bundle), nothing], progress=False
+    )
+    assert report['frames'] == 2 and report['valid'] == pytest.approx(0.5)
+    assert report['within_sigma'] == 1 and report['abs_rel'] == pytest.approx(0, abs=1e-6)
 
 
 def test_baseline_knows_the_camera(bundle):

@@ -176,6 +176,21 @@ def test_candidates_change_the_output_of_their_step():
     assert not torch.allclose(changed.range_logits, output.range_logits, atol=1e-4)
 
 
+@torch.inference_mode()
+def test_the_next_step_sees_what_the_injection_made():
+    """r_k, the injection's output, is fed back, and not the transformer's (METHOD, mistakes)."""
+    model = build()
+    encoded, trace = run(model, *inputs())
+    _, out, before, _ = trace[1]
+    sizes = model.config.grid_sizes()[1], model.config.depth_grid_sizes()[1]
+    state, _ = model.decode(out, before, before.cache, encoded, *sizes)
+    for parameter in model.injection.parameters():
+        parameter += 0.1
+    changed, output = model.decode(out, before, before.cache, encoded, *sizes)
+    assert not torch.allclose(changed.latent, state.latent, atol=1e-3)
+    assert torch.equal(model.range_head(changed.latent).float(), output.range_logits)
+
+
 def test_nothing_depends_on_a_later_step():
     """The gradient of step k's depth with respect to the embedding of a later step is zero."""
     model = build()
@@ -250,3 +265,6 @@ def test_bad_configurations_are_refused():
         replace(SMALL, bin_space='cubic')
     with pytest.raises(UsageError, match='multiples of 8'):
         replace(SMALL, input_size=(65, 96))
+    # Its patches of 14 pixels would not see the last rows, and stretch the others.
+    with pytest.raises(UsageError, match='multiples of 56'):
+        replace(PRESETS['dar_edge'], input_size=(192, 256))

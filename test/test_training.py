@@ -15,6 +15,7 @@ pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 from tiny_training import MODEL, FakeFrames, tiny_config
 
 from dar_ros.errors import UsageError
+from dar_ros.geometry import Intrinsics
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.presets import PRESETS
 from dar_ros.simulation.dataset import StoredFrame
@@ -26,6 +27,14 @@ from dar_ros.training.train import Trainer
 from dar_ros.training.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
+BARE_CONFIG = {
+    'name': 'x',
+    'train_data': 'a',
+    'val_data': 'b',
+    'out': 'c',
+    'model': MODEL,
+    'stages': [{'size': [32, 48], 'iterations': 1, 'batch': 1}],
+}
 
 
 @pytest.fixture
@@ -69,6 +78,50 @@ def test_rows_that_a_protocol_does_not_score_get_their_neighbours_medians():
     medians = row_medians(cropped, PRESETS['dar_tiny'])
     assert np.isfinite(medians).all() and medians[0] == medians[20] and medians[-1] == medians[-20]
     assert medians[96] not in (medians[0], medians[-1])
+
+
+def test_row_medians_count_what_is_within_the_range_whatever_the_lens():
+    """A wall at 15 m is in range through a long lens too, where it is canonically nearer."""
+    config = PRESETS['dar_tiny']
+    far = np.full((48, 64), 15.0, np.float32)
+    for focal in (20.0, 110.0):  # of 64 columns: canonical 41 m and 7.5 m
+        frame = StoredFrame(
+            np.zeros((48, 64, 3), np.uint8), far, Intrinsics(focal, focal, 31.5, 23.5)
+        )
+        scale = config.canonical_focal / (4 * focal)
+        assert row_medians([frame], config) == pytest.approx([15 * scale] * 192, rel=1e-3)
+
+
+def test_validation_frames_out_of_range_are_refused(config):
+    """In millimetres taken for metres, for instance: no score of 0 that would be the best."""
+    trainer = Trainer(config)
+    frames = [StoredFrame(f.image, f.depth * 1000, f.intrinsics) for f in trainer.val_frames]
+    with pytest.raises(UsageError, match='is it in metres'):
+        validate(trainer.model, frames, (32, 48))
+
+
+def test_resuming_another_configuration_is_noticed(config, capsys):
+    Trainer(config).run()
+    capsys.readouterr()
+    Trainer(replace(config, seed=5, workers=1), resume=True)
+    assert 'resumed with other seed, workers than before' in capsys.readouterr().out
+    with pytest.raises(UsageError, match='another `model`'):
+        Trainer(replace(config, model=replace(config.model, canonical_focal=9.0)), resume=True)
+
+
+def test_the_size_that_is_served_is_told_apart_from_the_one_that_is_trained(config, capsys):
+    """tiny_config trains at 64x96 what would be served at 192x256."""
+    Trainer(config)
+    assert 'input_size, (192, 256), where its depth' in capsys.readouterr().out
+    same = replace(config, model=replace(config.model, input_size=(64, 96)))
+    Trainer(same)
+    assert 'input_size' not in capsys.readouterr().out
+
+
+def test_a_bundle_warns_beyond_the_ranges_that_were_drawn(config):
+    assert config.model.trained_span == (0.05, 120.0)
+    data = {**BARE_CONFIG, 'ranges': {'depth_min': [0.2, 0.5], 'depth_max': [3.0, 8.0]}}
+    assert parse_config(data).model.trained_span == (0.2, 8.0)
 
 
 def test_frozen_parameters_keep_their_values(config, tmp_path):
@@ -218,18 +271,11 @@ def test_training_learns(config):
         ({'colour': 3}, 'colour'),
         ({'loss': {'gamma': 1}}, 'gamma'),
         ({'optimizer': {'peak': '1e-4'}}, 'peak'),
+        ({'loss': {'step_weights': [1, 1, 2]}}, 'step_weights has 3 numbers for 5 steps'),
     ],
 )
 def test_bad_configurations_name_the_fault(change, word):
-    data = {
-        'name': 'x',
-        'train_data': 'a',
-        'val_data': 'b',
-        'out': 'c',
-        'model': MODEL,
-        'stages': [{'size': [32, 48], 'iterations': 1, 'batch': 1}],
-        **change,
-    }
+    data = {**BARE_CONFIG, **change}
     data = {key: value for key, value in data.items() if value is not None}
     with pytest.raises(UsageError, match=word):
         parse_config(data)
@@ -274,17 +320,9 @@ def test_training_on_a_folder(config, tmp_path):
 
 
 def test_strategies_are_checked():
-    data = {
-        'name': 'x',
-        'train_data': 'a',
-        'val_data': 'b',
-        'out': 'c',
-        'model': MODEL,
-        'stages': [{'size': [32, 48], 'iterations': 1, 'batch': 1}],
-    }
-    assert parse_config(data).strategy == 'ddp'
-    assert parse_config({**data, 'strategy': 'fsdp'}).strategy == 'fsdp'
+    assert parse_config(BARE_CONFIG).strategy == 'ddp'
+    assert parse_config({**BARE_CONFIG, 'strategy': 'fsdp'}).strategy == 'fsdp'
     with pytest.raises(UsageError, match='none of ddp, fsdp'):
-        parse_config({**data, 'strategy': 'zero'})
+        parse_config({**BARE_CONFIG, 'strategy': 'zero'})
     with pytest.raises(UsageError, match='set ema to 0'):
-        parse_config({**data, 'strategy': 'fsdp', 'ema': 0.9})
+        parse_config({**BARE_CONFIG, 'strategy': 'fsdp', 'ema': 0.9})

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
+from dar_ros.evaluation.datasets import spread
 from dar_ros.pipeline import DepthSettings
 
 LIMIT = 0.15  # (largest - smallest) / smallest abs_rel
@@ -28,8 +29,7 @@ def range_awareness(pipeline, frames, count=None, settings=None, progress=True):
     ranges = [choice.resolve(pipeline.bundle)[1] for choice in choices]
     near, far = max(low for low, _ in ranges), min(high for _, high in ranges)
     pairs = []
-    total = min(len(frames), count or len(frames))
-    for i in tqdm(range(total), desc='ranges', unit='frame', disable=not progress):
+    for i in tqdm(spread(frames, count), desc='ranges', unit='frame', disable=not progress):
         frame = frames[i]
         image, truth = np.array(frame.image), np.array(frame.depth)
         depths = [pipeline(image, frame.intrinsics, choice).depth.copy() for choice in choices]

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dar_ros.errors import UsageError
-from dar_ros.evaluation.datasets import read_rgb
+from dar_ros.evaluation.datasets import read_rgb, spread
 from dar_ros.pipeline import DepthSettings
 
 REACH = 2  # pixels around a measured one whose median depth counts
@@ -26,11 +26,11 @@ class KnownPoint:
 
 
 def fit_depth_scale(pipeline, frames, count=None, settings=None, progress=True):
-    """Fit to frames with true depth; plain data, see `fit`."""
+    """Fit to `count` frames with true depth, spread over all; plain data, see `fit`."""
     settings = settings or DepthSettings()
     _, (near, far) = settings.resolve(pipeline.bundle)
     pairs = []
-    for i in tqdm(range(min(len(frames), count or len(frames))), disable=not progress):
+    for i in tqdm(spread(frames, count), disable=not progress):
         frame = frames[i]
         depth = pipeline(np.array(frame.image), frame.intrinsics, settings).depth
         with np.errstate(invalid='ignore'):

@@ -329,6 +329,17 @@ DATASETS = {
 }
 
 
+def spread(frames, count=None):
+    """
+    Return the indices of `count` frames evenly spread over a data set, first and last among them;
+    of all of them, if it has no more or `count` is None.
+
+    The first ones of a recording would be one place.
+    """
+    total = len(frames)
+    return np.linspace(0, total - 1, min(total, count or total)).astype(int).tolist()
+
+
 def open_dataset(name, root, split=None):
     """Frames of one of DATASETS; UsageError names the file or folder that is missing."""
     if root is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from dar_ros.evaluation.datasets import spread
 from dar_ros.evaluation.metrics import NAMES, depth_metrics, mean_metrics
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthSettings
@@ -17,37 +18,42 @@ FULL_SHARE = 0.95  # of the valid pixels must be scored, or the figures do not c
 
 def frozen_test_split(frames):
     """
-    Return the frozen simulated test split, generating what is missing of it into a cache folder.
+    Return the first `frames` of the frozen simulated test split, generating what is missing of it
+    into a cache folder.
     """
     from dar_ros.simulation.dataset import TEST_SEED, VERSION, generate
 
     cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
     folder = cache / 'dar_ros' / f'sim-test-{VERSION}'
-    return generate(folder, 'test', frames, TEST_SEED)
+    written = generate(folder, 'test', frames, TEST_SEED)  # more, if more were asked for before
+    return [written[i] for i in range(frames)]
 
 
 def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=False):
     """
-    Score every step of the pipeline on `frames` (image, depth, intrinsics).
+    Score every step of the pipeline on `frames` (image, depth, intrinsics), on `count` of them
+    spread over all.
 
     `flip` averages the depth of an image and of its mirror image, as published figures do.
 
     A pixel is valid when its true depth lies in the range in force, and scored when the prediction
     is finite there. Returns plain data: the metrics of the last step, the share of valid pixels
-    scored, `per_step` metrics and runtime, coverage of sigma, AUSE, precision and recall of
-    "beyond", abs_rel by depth, a 95 % bootstrap interval of abs_rel over images, abs_rel after
-    scaling each image by its median ratio, and the row-median baseline if the bundle carries one.
-    All are means over images but precision, recall and the depth buckets, which are over pixels.
+    scored, both and the runtime of every step (`per_step`), coverage of sigma, AUSE, precision and
+    recall of "beyond", abs_rel by depth, a 95 % bootstrap interval of abs_rel over images, abs_rel
+    after scaling each image by its median ratio, the row-median baseline on the scored pixels if
+    the bundle carries one, and the last step's metrics when what it puts out of range counts as
+    the range's ends (`clamped`), as published evaluations have it. All are means over images but
+    precision, recall and the depth buckets, which are over pixels.
     """
     bundle = pipeline.bundle
     settings = settings or DepthSettings()
     steps, (near, far) = settings.resolve(bundle)
-    rows, shares, baseline, coverage = [[] for _ in range(steps)], [], [], []
+    rows, shares = [[] for _ in range(steps)], [[] for _ in range(steps)]
+    clamped, baseline, coverage = [], [], []
     beyond = np.zeros(3)  # predicted and true, predicted, true
     seconds = [[] for _ in range(steps)]
     buckets, sparsification, aligned = np.zeros((2, len(BUCKETS) - 1)), [], []
-    total = min(len(frames), count or len(frames))
-    for i in tqdm(range(total), desc='evaluate', unit='frame', disable=not progress):
+    for i in tqdm(spread(frames, count), desc='evaluate', unit='frame', disable=not progress):
         frame = frames[i]
         image, truth = np.array(frame.image), np.array(frame.depth)
         valid = (truth >= near) & (truth <= far)
@@ -58,16 +64,19 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
             row.append(runtime(result))
         if flip:
             _average_with_mirrored(results, pipeline, image, frame.intrinsics, settings)
-        for row, result in zip(rows, results):
+        for row, share, result in zip(rows, shares, results):
             scored = valid & np.isfinite(result.depth)
+            share.append(scored.sum() / valid.sum())
             if scored.any():
                 row.append(depth_metrics(result.depth, truth, scored))
         last = results[-1]
         scored = valid & np.isfinite(last.depth)
-        shares.append(scored.sum() / valid.sum())
-        error = np.abs(last.depth[scored] - truth[scored])
-        coverage.append([float((error <= n * last.sigma[scored]).mean()) for n in (1, 2)])
+        answered = valid & ~np.isnan(last.depth)
+        if answered.any():
+            clamped.append(depth_metrics(np.clip(last.depth, near, far), truth, answered))
         if scored.any():
+            error = np.abs(last.depth[scored] - truth[scored])
+            coverage.append([float((error <= n * last.sigma[scored]).mean()) for n in (1, 2)])
             true_depth, relative = truth[scored], error / truth[scored]
             for row, weights in zip(buckets, (relative, None)):
                 row += np.histogram(true_depth, BUCKETS, weights=weights)[0]
@@ -76,22 +85,23 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
             aligned.append(float(np.abs(last.depth[scored] * ratio / true_depth - 1).mean()))
         predicted, true = np.isposinf(last.depth) & ~np.isnan(truth), truth > far
         beyond += [(predicted & true).sum(), predicted.sum(), true.sum()]
-        if 'baseline_row_medians' in bundle.manifest:
+        if 'baseline_row_medians' in bundle.manifest and scored.any():
             guess = row_median_depth(bundle, truth.shape, frame.intrinsics)
-            baseline.append(depth_metrics(np.clip(guess, near, far), truth, valid)['abs_rel'])
+            baseline.append(depth_metrics(np.clip(guess, near, far), truth, scored)['abs_rel'])
     per_step = [mean_metrics(row) for row in rows]
-    valid_share = float(np.mean(shares)) if shares else 0.0
+    valid_shares = [float(np.mean(row)) if row else 0.0 for row in shares]
     medians = [float(np.median(row)) if row else None for row in seconds]
     within = np.mean(coverage, 0).tolist() if coverage else (None, None)
     return {
         **per_step[-1],
-        'valid': valid_share,
-        'counts': valid_share >= FULL_SHARE,
-        'frames': len(shares),
+        'valid': valid_shares[-1],
+        'counts': valid_shares[-1] >= FULL_SHARE,
+        'frames': len(shares[-1]),
         'per_step': [
-            {**metrics, 'step': k, 'median_seconds': median}
-            for k, (metrics, median) in enumerate(zip(per_step, medians), 1)
+            {**metrics, 'step': k, 'valid': share, 'median_seconds': median}
+            for k, (metrics, share, median) in enumerate(zip(per_step, valid_shares, medians), 1)
         ],
+        'clamped': mean_metrics(clamped),
         'within_sigma': within[0],
         'within_2_sigma': within[1],
         'ause': float(np.mean(sparsification)) if sparsification else None,

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from dar_ros.errors import UsageError
+from dar_ros.evaluation.datasets import spread
 from dar_ros.postprocess import colorize
 
 CELL, COLUMNS = 240, 6  # pixels across a frame, frames in a row
@@ -16,10 +17,9 @@ def write_sheet(frames, count, path, pipeline=None):
 
     With a `pipeline` its depth stands below the true one.
     """
-    count = min(count, len(frames))
-    if not count:
+    chosen = [frames[i] for i in spread(frames, count)]
+    if not chosen:
         raise UsageError('the data set is empty: there is nothing to lay out')
-    chosen = [frames[int(i)] for i in np.linspace(0, len(frames) - 1, count)]
     sheet = contact_sheet(chosen, pipeline)
     try:
         written = cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
@@ -27,7 +27,7 @@ def write_sheet(frames, count, path, pipeline=None):
         written = False
     if not written:
         raise UsageError(f'{path} cannot be written: name a .png or .jpg in a folder that exists')
-    return count
+    return len(chosen)
 
 
 def contact_sheet(frames, pipeline=None):

@@ -1,5 +1,7 @@
 """Every network this package can build, as data."""
 
+import math
+import re
 from dataclasses import asdict, dataclass, fields, replace
 
 from dar_ros.errors import UsageError
@@ -51,8 +53,14 @@ class ModelConfig:
         """Refuse what no network can be built from."""
         if self.bin_space not in BIN_SPACES:
             raise UsageError(f'bin_space {self.bin_space!r} is none of {", ".join(BIN_SPACES)}')
-        if any(side % 8 for side in self.input_size):
-            raise UsageError(f'input_size {self.input_size}: both sides must be multiples of 8')
+        # Of a side that its patches do not fill a ViT drops the rest and stretches what it saw.
+        patch = re.search(r'patch(\d+)', self.backbone)
+        multiple = math.lcm(8, int(patch[1])) if patch else 8
+        if any(side % multiple for side in self.input_size):
+            raise UsageError(
+                f'input_size {self.input_size}: both sides must be multiples of {multiple} '
+                f'for {self.backbone}'
+            )
         if self.memory_stride < 8:
             raise UsageError(f'memory_stride {self.memory_stride}: the memory itself lies at 8')
         if self.window_neighbors < 1 or self.num_bins < 2 * self.window_neighbors + 1:

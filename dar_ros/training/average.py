@@ -14,8 +14,9 @@ import torch
 from torch.utils.data import Subset
 
 from dar_ros.errors import DarError, UsageError
+from dar_ros.evaluation.datasets import spread
 from dar_ros.model.checkpoint import load_checkpoint, replaced, save_checkpoint
-from dar_ros.training.sources import every, open_frames
+from dar_ros.training.sources import open_frames
 from dar_ros.training.statistics import sigma_factors
 from dar_ros.training.validation import validate
 
@@ -49,7 +50,7 @@ def average(checkpoints, shares, out):
     record.pop('model')
     training = record['training']
     frames = open_frames(training['dataset'], training['val_data'], training['val_split'])
-    some = Subset(frames, every(frames, training['validation_frames']))
+    some = Subset(frames, spread(frames, training['validation_frames']))
     record['validation'] = validate(model, some, model.config.input_size)
     record['sigma_factors'] = sigma_factors(model, frames)
     record['average'] = {str(path): share for path, share in zip(checkpoints, shares)}

@@ -113,11 +113,28 @@ def parse_config(data, source='training configuration'):
         raise UsageError(f'{source}: setting {error} is missing') from None
     except TypeError as error:
         raise UsageError(f'{source}: {str(error).split("__init__() ")[-1]}') from None
+    _check(config, source)
+    # What a bundle warns of: a farther range than any that was drawn.
+    near, far = (
+        (*config.ranges.depth_min, *config.model.trained_span)[0],
+        config.ranges.depth_max[1],
+    )
+    return replace(config, model=replace(config.model, trained_span=(near, far)))
+
+
+def _check(config, source):
+    """UsageError for what no run can be made of."""
     sizes = {stage.size for stage in config.stages}
     if config.model.backbone.startswith('vit') and sizes != {config.model.input_size}:
         raise UsageError(
             f'{source}: {config.model.backbone} is trained at its input_size alone, '
             f'{config.model.input_size}, in every stage'
+        )
+    weights, steps = config.loss.step_weights, config.model.num_steps
+    if weights and len(weights) != steps:
+        raise UsageError(
+            f'{source}: step_weights has {len(weights)} numbers for {steps} steps of '
+            f'{config.model.name}'
         )
     if config.strategy not in STRATEGIES:
         raise UsageError(f'{source}: strategy {config.strategy} is none of ddp, fsdp')
@@ -129,4 +146,3 @@ def parse_config(data, source='training configuration'):
         for item in fields(kind):
             if isinstance(getattr(section, item.name), str):  # YAML reads 1e-4 as text
                 raise UsageError(f'{source}: {item.name} is text; write 1.0e-4, not 1e-4')
-    return config

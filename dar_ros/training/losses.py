@@ -105,7 +105,7 @@ def total_loss(per_step, config):
             + config.class_weight * terms['range']
             + config.scale_weight * terms['scale']
         )
-        for weight, terms in zip(weights, per_step)
+        for weight, terms in zip(weights, per_step, strict=True)
     )
 
 

@@ -33,11 +33,6 @@ def open_frames(dataset, folder, split):
     return open_dataset(dataset, folder, split or None)
 
 
-def every(frames, count):
-    """Return indices of about `count` frames spread over a data set."""
-    return range(0, len(frames), max(1, len(frames) // count))
-
-
 def initial_model(config):
     """
     Return the DAR a run begins with: the weights of `init`, but for the parts in `fresh`, which

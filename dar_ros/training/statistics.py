@@ -5,10 +5,10 @@ import math
 import numpy as np
 import torch
 
+from dar_ros.evaluation.datasets import spread
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.training.datasets import to_canonical
 from dar_ros.training.losses import IN_RANGE, range_classes
-from dar_ros.training.sources import every
 from dar_ros.training.validation import predictions
 
 # A Laplace distribution has 75.7 % of its mass within one standard deviation, a normal one 68.3 %.
@@ -22,7 +22,7 @@ def sigma_factors(model, frames, frames_used=200):
     the pixels.
     """
     ratios = [[] for _ in range(model.config.num_steps)]
-    subset = torch.utils.data.Subset(frames, every(frames, frames_used))
+    subset = torch.utils.data.Subset(frames, spread(frames, frames_used))
     for steps, depth, low, high in predictions(model, subset, model.config.input_size):
         valid = range_classes(depth, low, high) == IN_RANGE
         for found, step in zip(ratios, steps):
@@ -42,12 +42,12 @@ def row_medians(frames, config, frames_used=2000):
     """
     size, limit = config.input_size, config.depth_range[1]
     columns = []
-    for i in np.linspace(0, len(frames) - 1, min(frames_used, len(frames))).astype(int):
-        frame = frames[int(i)]
-        _, depth, _ = to_canonical(
+    for i in spread(frames, frames_used):
+        frame = frames[i]
+        _, depth, scale = to_canonical(
             np.asarray(frame.image), np.asarray(frame.depth), frame.intrinsics, size, config.focal
         )
-        columns.append(np.where(depth < limit, depth, np.nan)[:, ::8])
+        columns.append(np.where(depth < limit * scale, depth, np.nan)[:, ::8])
     found = np.concatenate(columns, 1)
     rows = np.flatnonzero(np.isfinite(found).any(1))  # not those that a protocol crops, or padding
     medians = np.interp(np.arange(size[0]), rows, np.nanmedian(found[rows], axis=1))

@@ -3,6 +3,7 @@
 import copy
 import csv
 import itertools
+import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from dar_ros.errors import UsageError
+from dar_ros.evaluation.datasets import spread
 from dar_ros.model.checkpoint import (
     load_checkpoint,
     load_tensors,
@@ -28,7 +30,7 @@ from dar_ros.training.config import load_config
 from dar_ros.training.datasets import TrainingSamples
 from dar_ros.training.losses import LossModule
 from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
-from dar_ros.training.sources import every, freeze, initial_model, open_frames
+from dar_ros.training.sources import freeze, initial_model, open_frames
 from dar_ros.training.statistics import row_medians, sigma_factors
 from dar_ros.training.strategy import is_sharded, make_fabric, whole
 from dar_ros.training.validation import validate
@@ -70,7 +72,7 @@ class Trainer:
         self.train_frames = open_frames(config.dataset, config.train_data, config.train_split)
         self.val_frames = open_frames(config.dataset, config.val_data, config.val_split)
         self.check_frames = Subset(
-            self.val_frames, every(self.val_frames, config.validation_frames)
+            self.val_frames, spread(self.val_frames, config.validation_frames)
         )
         self.model = freeze(initial_model(config), config.freeze).to(
             self.device, memory_format=torch.channels_last
@@ -79,6 +81,11 @@ class Trainer:
         # Shards cannot be validated by one process alone: a whole network stands by.
         self.whole = copy.deepcopy(self.model) if is_sharded(self.fabric) else None
         self.iteration, self.best = 0, float('inf')
+        if self.leads and config.stages[-1].size != config.model.input_size:
+            tqdm.write(
+                f'{config.name}: trained at {config.stages[-1].size}, but to be served at the '
+                f"model's input_size, {config.model.input_size}, where its depth may be far worse"
+            )
         if resume:
             self.load_state()
         elif (self.out / 'last').exists():
@@ -262,19 +269,28 @@ class Trainer:
                     'iteration': self.iteration,
                     'best': self.best,
                     'best_size': getattr(self, 'best_size', None),
+                    'precision': self.fabric.strategy.precision.state_dict(),  # fp16's loss scale
                 }
                 write_json(folder / 'state.json', state)
         self.fabric.barrier()
 
     def load_state(self):
-        """Continue from `last`, exactly."""
+        """Continue from `last`, exactly, if the configuration is the one it began with."""
         folder = recovered(self.out / 'last')
-        model, _ = load_checkpoint(folder)
+        model, record = load_checkpoint(folder)
+        now, before = json.loads(json.dumps(asdict(self.config))), record['training']
+        changed = [key for key, value in now.items() if before.get(key) != value]
+        if 'model' in changed:
+            raise UsageError(f'{folder} holds a run of another `model`: begin from it with `init`')
+        if changed and self.leads:
+            tqdm.write(f'{self.config.name}: resumed with other {", ".join(changed)} than before')
         self.model.load_state_dict(model.state_dict())
         if self.average is not None:
             self.average.load_state_dict(load_tensors(folder, 'average'))
         state = read_json(folder / 'state.json')
         self.iteration, self.best = state['iteration'], state['best']
+        if state.get('precision'):
+            self.fabric.strategy.precision.load_state_dict(state['precision'])
         if state['best_size']:
             self.best_size = tuple(state['best_size'])
 

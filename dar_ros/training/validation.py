@@ -5,6 +5,7 @@ import time
 import numpy as np
 import torch
 
+from dar_ros.errors import UsageError
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.training.datasets import to_canonical
 from dar_ros.training.losses import IN_RANGE, range_classes
@@ -40,7 +41,9 @@ def predictions(model, frames, size, batch=8):
 
 
 def validate(model, frames, size):
-    """Per-step abs_rel and d1 on in-range pixels: means over images."""
+    """
+    Per-step abs_rel and d1 on in-range pixels: means over images. UsageError if no frame has any.
+    """
     began, sums, count = time.monotonic(), None, 0
     for steps, depth, low, high in predictions(model, frames, size):
         valid = range_classes(depth, low, high) == IN_RANGE
@@ -60,5 +63,10 @@ def validate(model, frames, size):
         batch = torch.stack(rows)  # (steps, 2)
         sums = batch if sums is None else sums + batch
         count += int(scored.sum())
-    abs_rel, d1 = (sums / max(count, 1)).T.tolist()
+    if not count:
+        near, far = model.config.depth_range
+        raise UsageError(
+            f'no frame of the validation set has depth within {near:g}-{far:g} m: is it in metres?'
+        )
+    abs_rel, d1 = (sums / count).T.tolist()
     return {'abs_rel': abs_rel, 'd1': d1, 'frames': count, 'seconds': time.monotonic() - began}
