@@ -8,7 +8,6 @@ screen, to be pasted into a bug report: the home folder is written ~.
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -105,7 +104,13 @@ def _ros():
 
 
 def _middleware(rmw):
-    from dar_ros.ros.middleware import profile_variable
+    from dar_ros.ros.middleware import (
+        SHARED_MEMORY_CURE,
+        lacking_room,
+        profile_variable,
+        segment_size,
+        shipped_profile,
+    )
 
     if rmw != 'rmw_fastrtps_cpp':
         return Finding('middleware', NOTE, f'{rmw}: see its own settings for large messages')
@@ -113,28 +118,20 @@ def _middleware(rmw):
     path = os.environ.get(name)
     cure = f"export {name}=.../config/fastdds.xml, in every process (dar_ros's launch file does)"
     lost = 'best-effort images between processes get lost'
+    room = lacking_room(path or shipped_profile(), processes=2)
+    if not path and room:
+        return Finding('middleware', WARN, f'{room}: {lost}', SHARED_MEMORY_CURE)
     if not path:
         return Finding('middleware', WARN, f'{name} is not set: {lost}', cure)
     try:
-        sizes = [
-            int(element.text)
-            for element in ElementTree.parse(path).iter()
-            if element.tag.rpartition('}')[2] == 'segment_size'
-        ]
-    except (OSError, ElementTree.ParseError, ValueError, TypeError) as error:
+        segment = segment_size(path)
+    except (OSError, ElementTree.ParseError, ValueError) as error:
         return Finding('middleware', WARN, f'{name}: {path} is not readable ({error})', cure)
-    segment = max(sizes, default=0)
     if segment < SEGMENT:
         return Finding('middleware', WARN, f'segment of {segment} bytes: {lost}', cure)
     text = f'Fast DDS profile with a segment of {segment / 2**20:.0f} MB'
-    try:
-        free = shutil.disk_usage('/dev/shm').free
-    except OSError:
-        return Finding('middleware', OK, text)
-    if free < 2 * segment:
-        cure = 'give the container more: docker run --shm-size=1g (or --ipc=host)'
-        free = f'/dev/shm has {free / 2**20:.0f} MB free'
-        return Finding('middleware', WARN, f'{text}, but {free}: each process takes one', cure)
+    if room:
+        return Finding('middleware', WARN, f'{text}, but {room}', SHARED_MEMORY_CURE)
     return Finding('middleware', OK, text)
 
 
@@ -156,9 +153,9 @@ def _cuda():
     found = attempt('cuda')
     if 'error' in found:
         return Finding('CUDA', NOTE, f'no GPU: {found["error"]}')
-    gpus = ', '.join(f'{name} (SM {major}.{minor})' for name, major, minor in found['gpus'])
-    major, minor = found['driver'] // 1000, found['driver'] % 1000 // 10
-    return Finding('CUDA', OK, f'driver for CUDA {major}.{minor}; {gpus}')
+    driver = f'{found["driver"] // 1000}.{found["driver"] % 1000 // 10}'
+    gpu = '{gpu} (SM {capability[0]}.{capability[1]})'.format(**found)
+    return Finding('CUDA', OK, f'driver for CUDA {driver}; {gpu}')
 
 
 def _tensorrt():
@@ -254,33 +251,18 @@ def _try_cv_bridge():
 
 
 def _try_cuda():
-    """Ask the driver itself: no package is needed for that."""
     import ctypes
 
+    from dar_ros.backends.cuda import find_gpu
+    from dar_ros.errors import BackendError
+
     try:
-        driver = ctypes.CDLL('libcuda.so.1')
-    except OSError:
-        return {'error': 'no NVIDIA driver (libcuda.so.1)'}
-    code = driver.cuInit(0)
-    if code:
-        return {'error': f'cuInit says {code}: is the driver loaded, the device passed through?'}
-    number, count = ctypes.c_int(), ctypes.c_int()
-    driver.cuDriverGetVersion(ctypes.byref(number))
-    driver.cuDeviceGetCount(ctypes.byref(count))
-    gpus = []
-    for index in range(count.value):
-        name, device = ctypes.create_string_buffer(128), ctypes.c_int()
-        driver.cuDeviceGet(ctypes.byref(device), index)
-        driver.cuDeviceGetName(name, len(name), device)
-        capability = []
-        for attribute in (75, 76):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
-            value = ctypes.c_int()
-            driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-            capability.append(value.value)
-        gpus.append([name.value.decode(errors='replace'), *capability])
-    return (
-        {'driver': number.value, 'gpus': gpus} if gpus else {'error': 'the driver has no device'}
-    )
+        gpu = find_gpu()
+    except BackendError as error:
+        return {'error': str(error)}
+    number = ctypes.c_int()
+    ctypes.CDLL('libcuda.so.1').cuDriverGetVersion(ctypes.byref(number))
+    return {'driver': number.value, 'gpu': gpu.name, 'capability': gpu.capability}
 
 
 def _try_backend(name, model=None):

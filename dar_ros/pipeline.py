@@ -9,7 +9,7 @@ from dar_ros.backends import open_backend
 from dar_ros.bundle import is_checkpoint, open_bundle
 from dar_ros.errors import FrameError, UsageError
 from dar_ros.geometry import Intrinsics
-from dar_ros.postprocess import BEYOND_RANGE, real_depth
+from dar_ros.postprocess import BEYOND_RANGE, numbers, real_depth
 from dar_ros.preprocess import canonical_scale, prepare
 from dar_ros.scheduler import StepScheduler
 
@@ -51,6 +51,12 @@ class DepthSettings:
             )
         if not 0 < self.depth_scale < np.inf:
             raise UsageError(f'depth_scale {self.depth_scale} must be above 0')
+        nearest = bundle.depth_range[0] * self.depth_scale
+        if nearest >= far:
+            raise UsageError(
+                f'depth_max {far} m: by depth_scale {self.depth_scale} {bundle.name} sees nothing '
+                f'nearer than {nearest:g} m'
+            )
         if self.beyond_range not in BEYOND_RANGE:
             raise UsageError(
                 f'beyond_range {self.beyond_range!r} is none of {", ".join(BEYOND_RANGE)}'
@@ -176,10 +182,14 @@ class DepthPipeline:
             intrinsics,
             prediction.step,
             dict(timings),
-            tuple(self._warnings(intrinsics, canonical_range)),
+            tuple(self._warnings(intrinsics, canonical_range, prediction)),
         )
 
-    def _warnings(self, intrinsics, canonical_range):
+    def _warnings(self, intrinsics, canonical_range, prediction):
+        # The self-test at start is of one image: fp16 may overflow on another.
+        found = numbers(prediction)
+        if not found.all():
+            yield f'the network gives no number for {1 - found.mean():.1%} of its pixels'
         if intrinsics is None:
             yield 'no intrinsics: the scale of the depth is assumed'
         near, far = self.bundle.trained_span

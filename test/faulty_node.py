@@ -6,6 +6,7 @@ FAULTY is a list of NAME:N, best first: every N-th frame of that backend fails (
 
 import os
 import sys
+import weakref
 
 from dar_ros import backends
 from dar_ros.errors import BackendError
@@ -15,21 +16,37 @@ REAL = backends._open
 FAULTS = dict(part.split(':') for part in os.environ['FAULTY'].split(','))
 
 
+class Memory:
+    """What a backend holds while it is open, and a frame of it while it runs."""
+
+
 class Faulty:
     """A real backend whose every N-th frame fails."""
+
+    memories = []
 
     def __init__(self, name, inner, every):
         self.name, self._inner, self._every = name, inner, every
         self._images = -WARM_UPS
+        if any(memory() for memory in self.memories):
+            print('memory of what failed is still held', flush=True)
+        self._memory = Memory()
+        self.memories.append(weakref.ref(self._memory))
 
     def __getattr__(self, name):
         return getattr(self._inner, name)
 
+    def close(self):
+        self._memory = None
+        self._inner.close()
+
     def start(self, *arguments):
+        in_use = self._memory
         self._images += 1
         if self._every and self._images > 0 and self._images % self._every == 0:
             raise BackendError(f'{self.name}: fails on purpose')
         self._inner.start(*arguments)
+        del in_use
 
 
 def load(name, bundle, options):

@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dar_ros.errors import UsageError
 from dar_ros.ros import sources
-from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb
+from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, intrinsics_from_info
 
 SIZE = (24, 32)
 STORE = get_typestore(Stores.LATEST)
@@ -198,6 +198,17 @@ def test_camera_info_is_of_the_image(tmp_path):
         seen.append(shot.info.k[0])
         shot.info.header.stamp = shot.message.header.stamp = type(shot.info.header.stamp)()
     assert seen == [1, 1, 1, 3]
+
+
+def test_rectified_images_are_played_with_the_camera_they_are_of(tmp_path):
+    """image_rect has P, not K and D; under the name `image` only camera_info can say so."""
+    info = camera_info(1000, 100.0)
+    info.p[:] = [80, 0, 15, 0, 0, 80, 11, 0, 0, 0, 1, 0]
+    for topic, focal, distortion in (('image_rect', 80, 0), ('image_raw', 100, 0.1)):
+        messages = [(f'/cam/{topic}', 1000, image(1000, 20)), ('/cam/camera_info', 1000, info)]
+        (shot,) = shots(write_bag(tmp_path / topic, messages))
+        assert intrinsics_from_info(shot.info, SIZE).fx == focal
+        assert shot.info.d[0] == distortion and list(shot.info.p) == list(info.p)
 
 
 def test_topics_are_found_or_asked_for(tmp_path):

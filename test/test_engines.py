@@ -4,6 +4,7 @@ knows, and engines really built, by TensorRT for RTX, which needs no GPU for tha
 """
 
 import importlib.util
+import signal
 
 import numpy as np
 import pytest
@@ -294,6 +295,32 @@ def test_strong_typing_is_what_the_graph_says(rtx, bundle):
         for precision in ('fp16', 'fp32')
     ]
     assert sizes[0] < 0.65 * sizes[1]
+
+
+def test_ctrl_c_ends_a_build(rtx, bundle, monkeypatch):
+    """As KeyboardInterrupt, not as a failed build, after which fp32 would be built."""
+    monkeypatch.setattr(tensorrt_build, 'PROGRESS_PERIOD', 0.0)
+    model = graphs.prepared_graph(bundle.file('step.onnx'), 'fp16')
+    profiles, lines = tensorrt_build.step_shapes(bundle, 'step'), []
+
+    def interrupted(line):
+        lines.append(line)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        tensorrt_build.build_engine(rtx, model, profiles, ((8, 6),), progress=interrupted)
+    assert len(lines) == 1  # the library asks once more at most, and builds on no further
+
+
+def test_ctrl_c_within_the_library_s_log_is_not_lost(rtx):
+    class Text(str):
+        def splitlines(self):
+            raise KeyboardInterrupt
+
+    logger = tensorrt_build.quiet_logger(rtx)
+    logger.log(rtx.ILogger.WARNING, Text('a line'))
+    monitor = tensorrt_build._monitor(rtx, 'step', None, logger)
+    assert logger.interrupted and not monitor.step_complete('Building', 0)
 
 
 def test_a_gpu_that_rtx_does_not_serve_is_refused(rtx, bundle):

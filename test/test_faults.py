@@ -117,6 +117,7 @@ def test_every_tenth_frame_fails_and_nothing_else_serves(start_process, client, 
     assert process.poll() is None
     log = process.log.read_text()
     assert 'was opened again' in log and 'Traceback' not in log
+    assert 'still held' not in log  # closed first, and no traceback keeps it
 
 
 def test_the_next_backend_takes_over(start_process, client, rgb):

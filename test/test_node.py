@@ -103,16 +103,20 @@ def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
 
 
 def test_size_and_intrinsics_may_change_between_frames(node, client, rgb):
-    for image in (rgb, rgb[:60].copy(), np.ascontiguousarray(rgb.transpose(1, 0, 2)), rgb):
+    views = (rgb, rgb[:60].copy(), np.ascontiguousarray(rgb.transpose(1, 0, 2)), rgb)
+    for image, focal in zip(views, (150.0, 180.0, 120.0, 200.0)):
+        height, width = image.shape[:2]
+        k = [focal, 0.0, width / 2 - 3, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
         depth, info, points = client.ask(
-            image, ('depth/image', 'depth/camera_info', 'depth/points')
+            image, ('depth/image', 'depth/camera_info', 'depth/points'), camera={'k': k}
         )
-        assert (
-            (depth.height, depth.width)
-            == (info.height, info.width)
-            == (points.height, points.width)
-            == image.shape[:2]
-        )
+        for message in (depth, info, points):
+            assert (message.height, message.width) == (height, width)
+        assert list(info.k) == k
+        xyz = np.frombuffer(points.data, '<f4').reshape(height, width, 4)[..., :3]
+        kept = np.isfinite(xyz[..., 2])
+        camera = Intrinsics(focal, focal, width / 2 - 3, height / 2)
+        assert kept.any() and np.allclose(xyz[kept], unproject(array_of(depth), camera)[kept])
 
 
 def test_clock_jumps_are_served(node, client, rgb):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dar_ros.backends import open_backend
-from dar_ros.backends.base import self_test
+from dar_ros.backends.base import BEYOND, TOO_NEAR, self_test
 from dar_ros.errors import BackendError, FrameError, UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthPipeline, DepthSettings
@@ -120,6 +120,7 @@ def test_missing_intrinsics_and_untrained_range_are_warned_of(pipeline, image):
         {'depth_min': -1},
         {'depth_min': 0.05},  # nearer than the model sees
         {'depth_scale': 0},
+        {'depth_scale': 60, 'depth_max': 5},  # nothing could be nearer than depth_max
         {'beyond_range': 'maybe'},
         {'latency_budget_ms': -1},
         {'depth_max': float('nan')},
@@ -159,3 +160,24 @@ def test_what_is_nearer_than_depth_min_is_so_called(pipeline):
     limit = float(np.median(depth[np.isfinite(depth)]))
     limited = pipeline(image, camera, DepthSettings(depth_min=limit)).depth
     np.testing.assert_array_equal(limited, np.where(depth < limit, -np.inf, depth))
+
+
+@pytest.mark.parametrize('field', ['depth', 'scale'])
+def test_what_the_network_gives_no_number_for_is_invalid_and_told(bundle, image, field):
+    """fp16 that overflows on one image: whatever its class says, no sky and no obstacle."""
+    backend = open_backend(bundle)
+    finish = backend.finish
+
+    def spoiled():
+        prediction = finish()
+        values = getattr(prediction, field).copy()
+        values[:96, :64] = np.nan
+        classes = prediction.range_class.copy()
+        classes[:48], classes[48:96] = BEYOND, TOO_NEAR
+        return replace(prediction, range_class=classes, **{field: values})
+
+    backend.finish = spoiled
+    frame = DepthPipeline(backend)(image, camera(256, 192))
+    assert np.isnan(frame.depth[:96, :64]).all() and np.isnan(frame.sigma[:96, :64]).all()
+    assert np.isposinf(frame.depth[:48, 70:]).all()
+    assert frame.warnings == ('the network gives no number for 12.5% of its pixels',)

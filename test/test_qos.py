@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
 
-from dar_ros.ros import qos
+from dar_ros.ros import middleware, qos
 from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, profile_environment, shipped_profile
 from dar_ros.ros.outputs import TOPICS
 
@@ -145,6 +146,24 @@ def test_a_profile_does_not_undo_what_keeps_humble_at_home():
     assert profile_environment('x.xml', alone) == {}
     assert profile_environment('x.xml', {**alone, 'ROS_LOCALHOST_ONLY': '0'})
     assert profile_environment('x.xml', {**alone, 'ROS_DISTRO': 'jazzy'})
+
+
+Room = namedtuple('Room', 'free')
+
+
+def test_a_segment_that_does_not_fit_is_left_out_and_told(monkeypatch, capsys):
+    """Docker's default /dev/shm has 64 MB: Fast DDS would not start its shared memory at all."""
+    for name in (OLD_NAME, NEW_NAME):
+        monkeypatch.setenv(name, '')
+    size = middleware.segment_size(shipped_profile())
+    assert size == 64 * 2**20
+    for room, taken in ((size, False), (2 * size, True)):
+        monkeypatch.setattr(middleware.shutil, 'disk_usage', lambda _, room=room: Room(room))
+        assert bool(profile_environment(shipped_profile(), {})) == taken
+        middleware.use_profile()
+        assert bool(os.environ.get(middleware.profile_variable())) == taken
+        assert ('--shm-size' in capsys.readouterr().err) == (not taken)
+    assert middleware.lacking_room(shipped_profile(), processes=2)
 
 
 def segment_bytes(pid):

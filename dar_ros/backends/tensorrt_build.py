@@ -107,6 +107,7 @@ def build_engine(
     `profiles`: see step_shapes. `capabilities`: (major, minor) of the GPUs that TensorRT for RTX
     is to serve; standard TensorRT serves the GPU it runs on. `full`: no TF32 in fp32 products.
     `timing`: file of the timing cache. `progress`: called with a line of text now and then.
+    Ctrl-C, or a KeyboardInterrupt that `progress` raises, ends the build.
     """
     logger = quiet_logger(library)
     builder = made(library, 'Builder', logger)
@@ -125,9 +126,10 @@ def build_engine(
         _add_profile(builder, network, config, sizes)
     # TensorRT for RTX times nothing.
     cache = None if is_rtx(library) or timing is None else _timing_cache(config, timing)
-    if progress:
-        config.progress_monitor = _monitor(library, label, progress)
+    config.progress_monitor = _monitor(library, label, progress, logger)
     plan = builder.build_serialized_network(network, config)
+    if logger.interrupted:
+        raise KeyboardInterrupt
     if plan is None:
         raise BackendError(
             f'TensorRT {library.__version__} cannot build the {label}: '
@@ -174,14 +176,24 @@ def _timing_cache(config, path):
 
 
 def quiet_logger(library):
-    """Return a logger that keeps quiet and remembers the last error and the last warning."""
+    """
+    Return a logger that keeps quiet and remembers the last error and the last warning; and whether
+    Ctrl-C came within a callback, through which the library lets no exception pass.
+    """
 
     class Logger(library.ILogger):
         def __init__(self):
             library.ILogger.__init__(self)
             self.last = self.warning = ''
+            self.interrupted = False
 
         def log(self, severity, text):
+            try:
+                self._remember(severity, text)
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+        def _remember(self, severity, text):
             if severity in (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR):
                 self.last = text.splitlines()[0] if text else ''
             elif severity == library.ILogger.WARNING:
@@ -190,8 +202,11 @@ def quiet_logger(library):
     return Logger()
 
 
-def _monitor(library, label, progress):
-    """Return a progress monitor that says the share done of every outermost phase."""
+def _monitor(library, label, progress, logger):
+    """
+    Return a progress monitor that tells `progress` the share done of every outermost phase, and
+    ends the build once `logger.interrupted`.
+    """
 
     class Monitor(library.IProgressMonitor):
         def __init__(self):
@@ -199,20 +214,26 @@ def _monitor(library, label, progress):
             self.phases, self.said = {}, time.monotonic()
 
         def phase_start(self, phase_name, parent_phase, num_steps):
-            if not parent_phase:
-                self.phases[phase_name] = num_steps
+            try:
+                if not parent_phase:
+                    self.phases[phase_name] = num_steps
+            except KeyboardInterrupt:
+                logger.interrupted = True
 
         def step_complete(self, phase_name, step):
-            total, now = self.phases.get(phase_name), time.monotonic()
             try:
-                if total and now - self.said > PROGRESS_PERIOD:
+                total, now = self.phases.get(phase_name), time.monotonic()
+                if progress and total and now - self.said > PROGRESS_PERIOD:
                     self.said = now
                     progress(f'{label}: {phase_name}, {(step + 1) / total:.0%}')
-            except KeyboardInterrupt:  # must not pass through the library
-                return False
-            return True
+            except KeyboardInterrupt:
+                logger.interrupted = True
+            return not logger.interrupted
 
         def phase_finish(self, phase_name):
-            self.phases.pop(phase_name, None)
+            try:
+                self.phases.pop(phase_name, None)
+            except KeyboardInterrupt:
+                logger.interrupted = True
 
     return Monitor()

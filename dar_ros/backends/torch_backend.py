@@ -4,7 +4,7 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
-from dar_ros.backends.base import Backend, Prediction
+from dar_ros.backends.base import Backend, Prediction, check_image
 from dar_ros.errors import BackendError
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
@@ -119,11 +119,7 @@ class TorchBackend(Backend):
 
     def start(self, image, depth_min, depth_max):
         """See Backend."""
-        if image.shape != (*self.bundle.input_size, 3) or image.dtype != np.uint8:
-            raise BackendError(
-                f'the network takes uint8 {(*self.bundle.input_size, 3)}, '
-                f'not {image.dtype} {image.shape}'
-            )
+        check_image(self.bundle, image)
         torch = self._torch
         with torch.inference_mode(), _named('encode'):
             self._image.copy_(torch.from_numpy(np.ascontiguousarray(image))[None])

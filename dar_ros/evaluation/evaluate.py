@@ -203,6 +203,10 @@ def table(report):
         lines.append(f'abs_rel {low:.4f} to {high:.4f} (95 % bootstrap interval over images)')
         lines.append(f'abs_rel {report["abs_rel_median_scaled"]:.4f} after median scaling')
         lines.append(
+            'abs_rel {abs_rel:.4f}, d1 {d1:.4f} with what is called out of range clamped to it, '
+            'every valid pixel scored'.format(**report['clamped'])
+        )
+        lines.append(
             f'{report["within_sigma"]:.0%} within one sigma, {report["within_2_sigma"]:.0%} '
             f'within two; AUSE {report["ause"]:.4f}'
         )

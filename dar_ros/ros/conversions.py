@@ -173,6 +173,17 @@ def is_rectified(topic):
     return any(part.startswith('image_rect') for part in topic.split('/'))
 
 
+def rectified_info(info):
+    """Return the CameraInfo of the rectified images of a camera: K is P's, and D zero."""
+    if not (info.k[0] and info.p[0]):  # not calibrated, or not for that
+        return info
+    result = copy.deepcopy(info)
+    result.k = [info.p[i] for i in (0, 1, 2, 4, 5, 6, 8, 9, 10)]
+    result.d = [0.0] * len(info.d)
+    result.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    return result
+
+
 def intrinsics_from_info(info, size, rectified=False):
     """
     CameraInfo -> Intrinsics of an image of `size` (H, W), or None if uncalibrated (K[0] == 0, REP

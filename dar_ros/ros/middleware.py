@@ -1,8 +1,13 @@
 """Where Fast DDS finds the profile that lets images pass between processes."""
 
 import os
+import shutil
+import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
+SHARED_MEMORY = Path('/dev/shm')
+SHARED_MEMORY_CURE = 'give the container more: docker run --shm-size=1g (or --ipc=host)'
 OLD_NAME, NEW_NAME = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
 
 
@@ -16,14 +21,49 @@ def profile_environment(profile, environment=os.environ):
     Return {variable: profile} to set, or {} where the user has set a profile of either name.
 
     Nor in Humble with ROS_LOCALHOST_ONLY: there a profile's transport goes on listening on every
-    interface.
+    interface. Nor where its segment does not fit: Fast DDS would fail, and not fall back to less.
     """
     humble = environment.get('ROS_DISTRO') == 'humble'
     if humble and environment.get('ROS_LOCALHOST_ONLY') == '1':
         return {}
     if environment.get(OLD_NAME) or environment.get(NEW_NAME):
         return {}
+    if lacking_room(profile):
+        return {}
     return {profile_variable(environment): str(profile)}
+
+
+def segment_size(profile):
+    """
+    Bytes of shared memory that a profile asks for, 0 if it does not say; OSError, ParseError or
+    ValueError for no such profile.
+    """
+    return max(
+        (
+            int(element.text or '')
+            for element in ElementTree.parse(profile).iter()
+            if element.tag.rpartition('}')[2] == 'segment_size'
+        ),
+        default=0,
+    )
+
+
+def lacking_room(profile, processes=1):
+    """
+    Return '' or one line: shared memory has no room for the segments of so many more processes.
+
+    Fast DDS takes a segment as a whole, when a process starts.
+    """
+    try:
+        size, free = segment_size(profile), shutil.disk_usage(SHARED_MEMORY).free
+    except (OSError, ElementTree.ParseError, ValueError):
+        return ''
+    if free >= 1.05 * processes * size:
+        return ''
+    return (
+        f'{SHARED_MEMORY} has {free / 2**20:.0f} MB free, and each process takes '
+        f'{size / 2**20:.0f} MB for large messages'
+    )
 
 
 def shipped_profile():
@@ -35,5 +75,12 @@ def shipped_profile():
 
 def use_profile():
     """Let this process send through the shipped profile; call it before rclpy.init."""
-    if shipped_profile().is_file():
-        os.environ.update(profile_environment(shipped_profile()))
+    profile = shipped_profile()
+    if not profile.is_file():
+        return
+    chosen = profile_environment(profile)
+    os.environ.update(chosen)
+    if not chosen and not (os.environ.get(OLD_NAME) or os.environ.get(NEW_NAME)):
+        reason = lacking_room(profile)
+        if reason:
+            print(f'{reason}: images will get lost; {SHARED_MEMORY_CURE}', file=sys.stderr)

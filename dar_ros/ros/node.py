@@ -69,7 +69,7 @@ class DarNode(LifecycleNode):
             self.serving = Serving(
                 *(self.values[name] for name in ('model', 'backend', 'precision')),
                 threads=self.values['threads'] or None,
-                progress=self.get_logger().info,
+                progress=self._progress,
             )
             for note in self.serving.notes:
                 self.get_logger().info(note)
@@ -157,6 +157,12 @@ class DarNode(LifecycleNode):
         self._worker, self._slot = None, None
         self._infos.clear()
 
+    def _progress(self, text):
+        """Log a line about a build of minutes; end it where a signal ends the process."""
+        if not rclpy.ok(context=self.context):
+            raise KeyboardInterrupt
+        self.get_logger().info(text)
+
     def _release(self):
         if self._timer:
             self.destroy_timer(self._timer)
@@ -197,17 +203,22 @@ class DarNode(LifecycleNode):
                 if self._stopping:
                     return
                 msg, self._slot = self._slot, None
+            failed = ''
             try:
                 self._process(msg)
             except BackendError as error:
-                self._lost(str(error), self.health.fail)
-                done = self.serving.recover(str(error))
-                if done:
-                    self.get_logger().warning(done)
+                failed = str(error)
             except Exception as error:  # the node outlives any frame
                 if not rclpy.ok(context=self.context):
                     return
                 self._lost(first_line(error), self.health.refuse)
+            if failed:
+                self._lost(failed, self.health.fail)
+                # Not while the exception is handled: its traceback keeps what failed alive, and
+                # with it the memory that opening anew needs.
+                done = self.serving.recover(failed)
+                if done:
+                    self.get_logger().warning(done)
 
     def _process(self, msg):
         began = time.perf_counter()

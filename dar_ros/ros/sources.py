@@ -11,6 +11,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
+from dar_ros.ros.conversions import is_rectified, rectified_info
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 BAG_SUFFIXES = ('.mcap', '.db3')
@@ -118,16 +119,24 @@ def _bag_pairs(reader, path, topic, info_topic, pause):
     last one before it, else the bag's first. `pause`: that of the first image, seconds.
     """
     images, infos = _bag_topics(reader, path, topic, info_topic)
+    # Played under another name, nothing else tells that the images are rectified.
+    arrives_rectified = is_rectified(images[0].topic)
     info, stamp = None, None  # the stamp as recorded: who gets the info may write another into it
+
+    def decoded_info(connection, data):
+        message = _decode(connection, data)
+        return rectified_info(message) if arrives_rectified else message
+
     if infos:
-        info = next((_decode(c, data) for c, _, data in reader.messages(infos)), None)
+        info = next((decoded_info(c, data) for c, _, data in reader.messages(infos)), None)
         stamp = info and info.header.stamp
     waiting, before = None, None
     for connection, time, data in reader.messages([*images, *infos]):
-        message = _decode(connection, data)
         if connection.msgtype == INFO_TYPE:
-            info, stamp = message, message.header.stamp
+            info = decoded_info(connection, data)
+            stamp = info.header.stamp
         else:
+            message = _decode(connection, data)
             if waiting:  # no camera_info of its stamp came
                 yield waiting
             pause = pause if before is None else max(time - before, 0) / 1e9
