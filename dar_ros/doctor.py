@@ -116,13 +116,14 @@ def _middleware(rmw):
         return Finding('middleware', NOTE, f'{rmw}: see its own settings for large messages')
     name = profile_variable()
     path = os.environ.get(name)
-    cure = f"export {name}=.../config/fastdds.xml, in every process (dar_ros's launch file does)"
+    cure = f'export {name}={shipped_profile()} where the camera driver is started'
     lost = 'best-effort images between processes get lost'
     room = lacking_room(path or shipped_profile(), processes=2)
     if not path and room:
         return Finding('middleware', WARN, f'{room}: {lost}', SHARED_MEMORY_CURE)
     if not path:
-        return Finding('middleware', WARN, f'{name} is not set: {lost}', cure)
+        text = f'{name} is not set: but for those of dar_node and dar_camera, {lost}'
+        return Finding('middleware', NOTE, text, cure)
     try:
         segment = segment_size(path)
     except (OSError, ElementTree.ParseError, ValueError) as error:
@@ -182,7 +183,6 @@ def _bundle(model):
 def _backends(model):
     from dar_ros.backends import BACKENDS
 
-    served = []
     for name in BACKENDS:
         found = attempt('backend', name, *([str(model)] if model else []))
         if 'error' in found:
@@ -190,10 +190,9 @@ def _backends(model):
             cure = 'dar build-engine builds its engines, which takes longer, once' if late else ''
             yield Finding(name, NOTE, found['error'], cure)
         else:
-            served.append(name)
             text = f'self-test passed; {found["ms"]:.0f} ms for all steps'
             yield Finding(name, OK, text)
-    best = served[0] if served else None
+    best = attempt('backend', 'auto', *([str(model)] if model else [])).get('name')
     gpu = 'error' not in attempt('cuda')
     if best is None:
         cure = 'pip install onnxruntime'
@@ -279,7 +278,7 @@ def _try_backend(name, model=None):
         self_test(backend)
     except BackendError as error:
         return {'error': str(error)}
-    return {'ms': (time.perf_counter() - began) * 1000}
+    return {'name': backend.name, 'ms': (time.perf_counter() - began) * 1000}
 
 
 TRIES = {'ros': _try_ros, 'cv_bridge': _try_cv_bridge, 'cuda': _try_cuda, 'backend': _try_backend}

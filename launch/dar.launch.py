@@ -34,9 +34,14 @@ ARGUMENTS = (
     ),
     ('model', '', f'Model bundle folder; {DEFER}'),
     ('backend', '', f'Inference backend: auto, onnxruntime, ...; {DEFER}'),
+    ('precision', '', f'auto, fp32, fp16, bf16; {DEFER}'),
+    ('threads', '', f'CPU threads of the network; {DEFER}'),
     ('num_steps', '', f'Autoregressive steps, fewer are faster; {DEFER}'),
+    ('latency_budget_ms', '', f'Take no further step that would overrun it; {DEFER}'),
     ('depth_min', '', f"Nearest depth in metres, no nearer than the model's; {DEFER}"),
     ('depth_max', '', f'Farthest depth in metres; {DEFER}'),
+    ('depth_scale', '', f'Calibration factor on depth; {DEFER}'),
+    ('rectify', '', f'true: undistort the image by camera_info first; {DEFER}'),
     ('image', 'image', "Image topic to subscribe to; compressed: without its '/compressed'."),
     ('camera_info', 'camera_info', 'CameraInfo topic to subscribe to.'),
     ('points', 'depth/points', 'Topic that the cloud is published on.'),
@@ -57,11 +62,17 @@ ARGUMENTS = (
 CHOICES = {'log_level': ['debug', 'info', 'warn', 'error', 'fatal']}
 # Arguments that, unless empty, override params_file; with the type they are read as.
 OVERRIDES = {
+    'autostart': bool,
     'model': str,
     'backend': str,
+    'precision': str,
+    'threads': int,
     'num_steps': int,
+    'latency_budget_ms': float,
     'depth_min': float,
     'depth_max': float,
+    'depth_scale': float,
+    'rectify': bool,
     'image_transport': str,
 }
 
@@ -79,9 +90,11 @@ def nodes(context):
     def flag(name):
         return evaluate_condition_expression(context, [LaunchConfiguration(name)])
 
-    overrides = {name: value(name, kind) for name, kind in OVERRIDES.items() if value(name)}
-    if value('autostart'):
-        overrides['autostart'] = flag('autostart')
+    overrides = {
+        name: flag(name) if kind is bool else value(name, kind)
+        for name, kind in OVERRIDES.items()
+        if value(name)
+    }
     if not os.path.isfile(value('params_file')):  # launch_ros would only warn of it
         raise FileNotFoundError(f'params_file:={value("params_file")}: no such file')
     logging = ['--ros-args', '--log-level', value('log_level')]

@@ -12,6 +12,8 @@ pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a so
 
 from changed_bundle import change_reference
 
+from dar_ros.backends import open_backend
+from dar_ros.bundle import open_bundle
 from dar_ros.ros.middleware import profile_variable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +45,9 @@ def test_a_machine_that_can_run_the_node():
     assert ok and {'system', 'ROS', 'packages', 'CUDA', 'model', 'onnxruntime'} <= set(found)
     assert 'rmw_' in found['ROS']['text'] and 'numpy' in found['packages']['text']
     assert 'self-test passed' in found['onnxruntime']['text']
+    taken = open_backend(open_bundle())
+    assert found['backend']['text'].startswith(f'{taken.name} is ')
+    taken.close()
     if 'rmw_fastrtps_cpp' in found['ROS']['text']:
         assert 'segment of 64 MB' in found['middleware']['text']
 
@@ -101,14 +106,14 @@ def test_a_tensorrt_that_miscompiles_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text, word',
+    'text, level, word',
     [
-        ('<dds><segment_size>524288</segment_size></dds>', '524288'),
-        ('<dds>', 'not readable'),
-        (None, 'not set'),
+        ('<dds><segment_size>524288</segment_size></dds>', 'warn', '524288'),
+        ('<dds>', 'warn', 'not readable'),
+        (None, 'note', 'not set'),  # what the node itself sends does not get lost
     ],
 )
-def test_a_profile_that_loses_images_is_warned_of(tmp_path, text, word):
+def test_a_profile_that_loses_images_is_warned_of(tmp_path, text, level, word):
     profile = tmp_path / 'profile.xml'
     environment = {profile_variable(): ''}
     if text:
@@ -117,4 +122,4 @@ def test_a_profile_that_loses_images_is_warned_of(tmp_path, text, word):
     _, found = findings(**environment)
     if 'rmw_fastrtps_cpp' not in found['ROS']['text']:
         pytest.skip('another middleware')
-    assert found['middleware']['level'] == 'warn' and word in found['middleware']['text']
+    assert found['middleware']['level'] == level and word in found['middleware']['text']

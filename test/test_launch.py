@@ -222,6 +222,11 @@ def test_arguments_reach_the_nodes(start, tmp_path):
         'num_steps:=2',
         'depth_min:=1',
         'depth_max:=5.5',
+        'depth_scale:=1.2',
+        'rectify:=True',
+        'precision:=fp32',
+        'threads:=1',
+        'latency_budget_ms:=500',
         'backend:=onnxruntime',
         f'model:={ROOT / "models" / "dar_tiny"}',
         'image_transport:=compressed',
@@ -233,15 +238,20 @@ def test_arguments_reach_the_nodes(start, tmp_path):
         'log_level:=error',
     )
     assert launched.receive(PointCloud2, '/pipeline/points').width == 64
-    names = ('num_steps', 'depth_min', 'depth_max', 'backend', 'model', 'image_transport')
-    assert launched.parameters(*names, node='/front/dar') == [
-        2,
-        1.0,
-        5.5,
-        'onnxruntime',
-        str(ROOT / 'models' / 'dar_tiny'),
-        'compressed',
-    ]
+    expected = {
+        'num_steps': 2,
+        'depth_min': 1.0,
+        'depth_max': 5.5,
+        'depth_scale': 1.2,
+        'rectify': True,
+        'precision': 'fp32',
+        'threads': 1,
+        'latency_budget_ms': 500.0,
+        'backend': 'onnxruntime',
+        'model': str(ROOT / 'models' / 'dar_tiny'),
+        'image_transport': 'compressed',
+    }
+    assert launched.parameters(*expected, node='/front/dar') == [*expected.values()]
 
     def ends(topic):
         """Full names of who publishes on a topic and who subscribes to it."""
@@ -326,6 +336,7 @@ def test_processes_find_the_profile(start, monkeypatch):
     [
         ('num_steps:=two', 'num_steps:=two is no int'),
         ('depth_max:=far', 'depth_max:=far is no float'),
+        ('rectify:=perhaps', 'perhaps'),
         ('log_level:=loud', 'log_level'),
         ('use_respawn:=perhaps', 'perhaps'),
         ('params_file:=/no/such.yaml', '/no/such.yaml'),
