@@ -61,9 +61,10 @@ def export(checkpoint, out, input_size=None, encoder=None):
         model = resized(model, input_size)
         if 'row_medians' in record:
             old = np.array(record['row_medians'])
-            rows = (np.arange(input_size[0]) + 0.5) * len(old) / input_size[0] - 0.5
+            spec = ResizeSpec.fit(size, input_size)
+            rows = (np.arange(input_size[0]) + 0.5 - spec.top) / spec.scale - 0.5
             # Twice the pixels, twice the focal length: half the canonical depth.
-            old = old / ResizeSpec.fit(size, input_size).scale
+            old = old / spec.scale
             record['row_medians'] = np.interp(rows, np.arange(len(old)), old).tolist()
     return export_model(model, out, record)
 

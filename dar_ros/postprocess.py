@@ -50,6 +50,8 @@ def real_depth(
     lost = ~numbers(prediction)
     if lost.any():
         depth[restore(lost.astype(np.uint8), spec, cv2.INTER_NEAREST_EXACT) > 0] = np.nan
+        # A resize spreads what is no number to its neighbours: no depth without an uncertainty.
+        depth[np.isfinite(depth) & ~np.isfinite(sigma)] = np.nan
     sigma[~np.isfinite(depth)] = np.nan
     return depth, sigma
 
@@ -69,7 +71,8 @@ def resize_depth(depth, spec):
         return restore(depth, spec)
     smooth = restore(depth, spec)
     nearest = restore(depth, spec, cv2.INTER_NEAREST_EXACT)
-    return np.where(np.abs(smooth - nearest) > BLEND_LIMIT * nearest, nearest, smooth)
+    with np.errstate(invalid='ignore'):
+        return np.where(np.abs(smooth - nearest) > BLEND_LIMIT * nearest, nearest, smooth)
 
 
 def row_blocks(height, width):

@@ -167,3 +167,28 @@ def test_labels_lie_where_the_image_does():
         _, small, _ = to_canonical(image, depth, Intrinsics(100, 100, 159.5, 119.5), size, None)
         middle = (np.arange(size[1]) + 0.5) * 320 / size[1] - 0.5
         assert abs((small[0] - middle).mean()) < 0.05
+
+
+def test_image_and_depth_are_cropped_and_flipped_together():
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    camera, depth = Intrinsics(50, 60, 39.5, 29.5), image[..., 0].astype(np.float32)
+    for seed in range(8):
+        varied, found, _ = crop_and_flip(
+            image, depth, camera, AugmentConfig(), np.random.default_rng(seed)
+        )
+        assert np.array_equal(varied[..., 0], found)
+
+
+@pytest.mark.parametrize(
+    'shape, content', [((360, 640), np.s_[24:168, :]), ((640, 360), np.s_[:, 74:182])]
+)
+def test_labels_of_another_aspect_lie_where_the_image_does(shape, content):
+    """A bright wall 5 m away behind a dark one: padding has no depth, and no depth is blended."""
+    depth = np.ones(shape, np.float32)
+    depth[101:, 201:] = 5.0
+    image = np.where(depth > 1, 255, 0).astype(np.uint8)[..., None].repeat(3, 2)
+    network, small, _ = to_canonical(image, depth, Intrinsics(9, 9, 9, 9), (192, 256), None)
+    assert np.isfinite(small).sum() == small[content].size
+    assert set(np.unique(small[content])) == {1.0, 5.0}
+    bright = network[content][..., 0] > 127
+    assert (bright == (small[content] > 3)).mean() > 0.99

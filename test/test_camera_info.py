@@ -125,13 +125,16 @@ def test_depth_in_millimetres_never_wraps():
     )
 
 
-@pytest.mark.parametrize('stride', [1, 3])
-def test_cloud_is_organized_and_16_bytes_a_point(stride):
+@pytest.mark.parametrize(
+    'size, stride', [((6, 11), 1), ((6, 11), 3), ((480, 640), 1), ((480, 640), 2)]
+)
+def test_cloud_is_organized_and_16_bytes_a_point(size, stride):
+    """The larger ones are made in several blocks of rows."""
     rng = np.random.default_rng(0)
-    depth = rng.uniform(1, 4, (6, 11)).astype(np.float32)
+    depth = rng.uniform(1, 4, size).astype(np.float32)
     depth[0, 0], depth[3, 3] = np.inf, np.nan
-    rgb = rng.integers(0, 256, (6, 11, 3), np.uint8)
-    invalid = np.zeros((6, 11), bool)
+    rgb = rng.integers(0, 256, (*size, 3), np.uint8)
+    invalid = rng.random(size) < 0.1
     invalid[0, 3] = True
     camera = Intrinsics(10, 11, 5, 3)
     msg = conversions.cloud(depth, camera, HEADER, rgb, invalid, stride)
@@ -222,4 +225,39 @@ def test_maps_are_made_once_per_camera(monkeypatch):
 
     assert [run(PICTURE, 0.1, camera) for _ in range(3)] == [1, 1, 1]
     assert run(PICTURE, 0.2, camera) == 2 and run(PICTURE[:4].copy(), 0.2, camera) == 3
-    assert run(PICTURE, 0.0, camera) == 3  # no distortion, nothing to do
+    assert run(PICTURE[:4].copy(), 0.2, Intrinsics(12, 10, 5, 5)) == 4
+    assert run(PICTURE, 0.0, camera) == 4  # no distortion, nothing to do
+
+
+@pytest.mark.parametrize(
+    'model, d, unseen',
+    [
+        ('plumb_bob', [-0.25, 0.0, 0.0, 0.0, 0.0], 1.155),  # 1 - 3 * 0.25 r^2 = 0
+        ('rational_polynomial', [-0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 1.155),
+        ('equidistant', [-0.2, 0.0, 0.0, 0.0], 3.5),  # 1 - 3 * 0.2 t^2 = 0, tan(t) = 3.5
+    ],
+)
+def test_where_the_distortion_turns_back_nothing_was_seen(model, d, unseen):
+    """Its polynomial maps the corners of a wide lens to places farther in: a mirror image."""
+    image = np.full((480, 640, 3), 200, np.uint8)
+    camera = Intrinsics(80.0, 80.0, 319.5, 239.5)
+    straight, outside = Rectifier()(image, CameraInfo(distortion_model=model, d=d), camera)
+    radius = np.hypot(*(np.indices((480, 640)) - np.array([239.5, 319.5])[:, None, None])) / 80
+    assert outside[radius > 1.01 * unseen].all() and not outside[radius < 0.99 * unseen].any()
+    assert (straight[outside] == 0).all() and (straight[radius < 0.99 * unseen] > 0).all()
+
+
+def test_depth_info_of_a_region_has_every_number_of_k_and_p():
+    """As depth_image_proc reads them: no two are alike, and only the rows are binned."""
+    source = info(binning_y=2, distortion_model='plumb_bob', d=[0.1, 0.0, 0.0, 0.0, 0.0])
+    source.p[0], source.p[5], source.p[2], source.p[6] = 450.0, 460.0, 330.0, 250.0
+    roi = source.roi
+    roi.x_offset, roi.y_offset, roi.width, roi.height = 100, 60, 400, 300
+    camera = conversions.intrinsics_from_info(source, (150, 400))
+    result = conversions.info_for_depth(source, HEADER, (150, 400), camera)
+    assert list(result.k) == [500, 0, 220, 0, 255, 89.75, 0, 0, 1]
+    assert list(result.p) == [450, 0, 230, 0, 0, 230, 94.75, 0, 0, 0, 1, 0]
+    assert (result.roi.width, result.binning_y) == (0, 0)
+    straight = conversions.info_for_depth(source, HEADER, (150, 400), camera, rectified=True)
+    assert list(straight.k) == list(result.k) and list(straight.r) == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert list(straight.p) == [500, 0, 220, 0, 0, 255, 89.75, 0, 0, 0, 1, 0]

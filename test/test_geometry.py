@@ -18,11 +18,13 @@ def test_resize_keeps_rays():
     The ray of a scene point is the same before and after; the image's borders map onto each other.
     """
     camera = Intrinsics(400, 420, 300, 250)
-    half = camera.scale(0.5)
     x, y = 101.0, 57.0
-    x_half, y_half = (x + 0.5) * 0.5 - 0.5, (y + 0.5) * 0.5 - 0.5
-    assert (x_half - half.cx) / half.fx == pytest.approx((x - camera.cx) / camera.fx)
-    assert (y_half - half.cy) / half.fy == pytest.approx((y - camera.cy) / camera.fy)
+    for sx, sy in ((0.5, 0.5), (0.5, 0.2), (1.0, 3.0)):
+        small = camera.scale(sx, sy)
+        x_small, y_small = (x + 0.5) * sx - 0.5, (y + 0.5) * sy - 0.5
+        assert (x_small - small.cx) / small.fx == pytest.approx((x - camera.cx) / camera.fx)
+        assert (y_small - small.cy) / small.fy == pytest.approx((y - camera.cy) / camera.fy)
+    assert camera.scale(0.5) == camera.scale(0.5, 0.5)
 
 
 def test_crop_moves_the_principal_point():
@@ -73,3 +75,15 @@ def test_canonical_scale_is_the_ratio_of_focal_lengths():
         220 / (550 * 0.4)
     )
     assert canonical_scale(None, spec, 220) == 1.0
+
+
+@pytest.mark.parametrize('size', [(720, 1280), (640, 480)])
+def test_depth_comes_back_to_the_pixels_it_is_of(size):
+    """Maps that code the image's rows and columns; nothing of the padding gets in."""
+    spec = ResizeSpec.fit(size, (192, 256))
+    for axis, begin in enumerate((spec.top, spec.left)):
+        network = np.full((192, 256), np.nan, np.float32)
+        places = (np.indices((192, 256))[axis] - begin + 0.5) / spec.scale - 0.5
+        network[spec.window] = places[spec.window]
+        error = np.abs(restore(network, spec) - np.indices(size)[axis])
+        assert error.max() <= 0.5 / spec.scale  # at the borders; NaN is not

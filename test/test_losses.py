@@ -114,3 +114,16 @@ def test_uncertainty_moves_nothing_but_itself():
         'scale'
     ].backward()
     assert predicted.grad is None and log_scale.grad.ne(0).all()
+
+
+def test_uncertainty_and_the_total_by_hand():
+    """|g| / b + log b, in either bin space; every term and step by its own weight."""
+    depth, zero = torch.full((1, 1, 2, 2), 2.0), torch.zeros(1, 1, 2, 2)
+    ranges = torch.tensor([0.1]), torch.tensor([10.0])
+    for space, predicted in (('log', zero), ('linear', zero + 1)):
+        fine = Upsampled(predicted, torch.zeros(1, 3, 2, 2), zero + math.log(0.25))
+        terms = step_losses(fine, depth, *ranges, space, LossConfig())
+        assert terms['scale'] == pytest.approx(math.log(2) / 0.25 + math.log(0.25))
+    config = LossConfig(class_weight=3.0, scale_weight=5.0, step_weights=(1.0, 10.0))
+    steps = [{'depth': 1.0, 'range': 2.0, 'scale': 4.0}, {'depth': 7.0, 'range': 0, 'scale': 0}]
+    assert total_loss(steps, config) == pytest.approx(1 + 3 * 2 + 5 * 4 + 10 * 7)

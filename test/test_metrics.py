@@ -98,6 +98,14 @@ def test_unscored_pixels_are_counted(bundle):
     assert report['clamped']['abs_rel'] == pytest.approx(4.5)
 
 
+def test_beyond_by_what_was_said_and_by_what_was_there(bundle):
+    """The upper half is called beyond, and a quarter of the image is: half of that is right."""
+    frame = Frame(bundle)
+    frame.depth[bundle.input_size[0] // 4 : bundle.input_size[0] // 2] = 2.0
+    report = evaluate(DepthPipeline(KnownBackend(bundle)), [frame], progress=False)
+    assert (report['beyond_precision'], report['beyond_recall']) == (0.5, 1.0)
+
+
 def test_a_frame_without_any_answer_leaves_the_other_figures(bundle):
     nothing = Frame(bundle, known=False)
     nothing.depth[bundle.input_size[0] // 2 :] = np.nan  # valid only where `beyond` is answered

@@ -80,8 +80,10 @@ def test_the_clock_may_jump_back(infos):
 
 
 def test_memory_is_bounded(infos):
-    for second in range(10 * KEPT):
-        infos.add(info(second))
+    last = 10 * KEPT
+    for second in range(last + 1):
+        infos.add(info(second, second))
     assert len(infos._messages) == KEPT
+    assert find(infos, last)[:2] == (last, True)  # the oldest are forgotten, not the newest
     infos.clear()
     assert find(infos, 1)[0] is None

@@ -94,3 +94,48 @@ def test_colors_have_a_fixed_scale():
     alone, beside = colorize(np.array([[2.0]]), 0.5, 8), colorize(np.array([[2.0, 7.0]]), 0.5, 8)
     assert (alone[0, 0] == beside[0, 0]).all()
     assert (colorize(np.array([[np.nan]]), 0.5, 8) == 0).all()
+
+
+@pytest.mark.parametrize('scale', [0.5, 2.0])
+def test_the_range_is_of_real_metres(scale):
+    """Through lenses whose canonical metres are shorter or longer than the real ones."""
+    for metres, expected in ((9.0, 9.0), (11.0, np.inf), (0.15, 0.15), (0.07, -np.inf)):
+        depth, _ = real_depth(prediction(metres * scale), SAME, scale, (0.1, 10), 1)
+        assert depth == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('row', [101, 102])  # at both sides of the border of two blocks of rows
+def test_flying_pixels_are_found_in_every_direction(row):
+    depth = np.full((200, 640), 1.0, np.float32)
+    depth[row], depth[row + 1 :] = 2.0, 3.0
+    expected = np.zeros(depth.shape, bool)
+    expected[row] = True
+    for turns in range(4):  # rows and columns, rising and falling
+        found = flying_pixels(np.rot90(depth, turns), 0.05)
+        assert np.array_equal(found, np.rot90(expected, turns))
+
+
+FINER = ResizeSpec.fit((480, 640), (48, 64))
+
+
+def test_nothing_lies_between_too_near_and_beyond():
+    """The mean of both classes is `in range`: a phantom around what is near, before the sky."""
+    classes = np.full((48, 64), BEYOND, np.uint8)
+    classes[:, 32:] = TOO_NEAR
+    full = np.ones((48, 64), np.float32)
+    depth, _ = real_depth(Prediction(2 * full, classes, 0.1 * full, 1), FINER, 1.0, (0.1, 10), 1)
+    assert np.isposinf(depth[:, :320]).all() and np.isneginf(depth[:, 320:]).all()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_no_depth_is_without_an_uncertainty(value):
+    """One pixel of the network's without a number, and what a resize makes of it around."""
+    classes = np.full((48, 64), IN_RANGE, np.uint8)
+    for spoiled in ('depth', 'scale'):
+        maps = {'depth': np.full((48, 64), 2, np.float32), 'scale': np.ones((48, 64), np.float32)}
+        maps[spoiled][20, 30] = value
+        predicted = Prediction(range_class=classes, step=1, **maps)
+        depth, sigma = real_depth(predicted, FINER, 1.0, (0.1, 10), 1)
+        assert np.isnan(depth[200:210, 300:310]).all()
+        assert np.array_equal(np.isfinite(depth), np.isfinite(sigma))
+        assert np.isfinite(depth).mean() > 0.99

@@ -28,6 +28,7 @@ class Rectifier:
         key = (image.shape, intrinsics, info.distortion_model, distortion.tobytes())
         if key != self._key:
             self._maps = _maps(image.shape[1::-1], intrinsics, info.distortion_model, distortion)
+            self._maps[0][_folded(image.shape, intrinsics, info.distortion_model, distortion)] = -2
             self._key, self._unseen = key, _outside(self._maps[0])
         return cv2.remap(image, *self._maps, cv2.INTER_LINEAR), self._unseen
 
@@ -44,6 +45,30 @@ def _maps(size, intrinsics: Intrinsics, model, distortion):
         f'cannot rectify distortion model {model!r} with {len(distortion)} coefficients; '
         f'known are {", ".join((*_PINHOLE, "equidistant"))}'
     )
+
+
+def _folded(shape, intrinsics, model, distortion):
+    """
+    Pixels (H, W) of a straight image so far out that the distortion's polynomial turns back.
+
+    A calibration of few coefficients that saw no corners does so: what it maps to there is a
+    mirror image of what lies farther in.
+    """
+    rows, columns = np.indices(shape[:2])
+    radius = np.hypot(
+        (columns - intrinsics.cx) / intrinsics.fx, (rows - intrinsics.cy) / intrinsics.fy
+    )
+    r = np.linspace(0, radius.max(), 2000)
+    k = np.pad(distortion, (0, 14 - len(distortion)))
+    with np.errstate(divide='ignore', invalid='ignore'):
+        if model == 'equidistant':
+            t = np.arctan(r)
+            image_radius = t * (1 + k[0] * t**2 + k[1] * t**4 + k[2] * t**6 + k[3] * t**8)
+        else:
+            above = 1 + k[0] * r**2 + k[1] * r**4 + k[4] * r**6
+            image_radius = r * above / (1 + k[5] * r**2 + k[6] * r**4 + k[7] * r**6)
+        turned = np.flatnonzero(~(np.diff(image_radius) > 0))
+    return radius > (r[turned[0]] if turned.size else np.inf)
 
 
 def _outside(places):
