@@ -51,13 +51,13 @@ class Libcuda:
         return self.error
 
     def cuDeviceGetAttribute(self, result, attribute, device):
-        result._obj.value = {75: 8, 76: 6}[attribute]
+        result._obj.value = {75: 8, 76: 6, 16: 10}[attribute]
         return self.error
 
 
 def test_the_gpu_is_found_by_its_driver_alone(monkeypatch):
     monkeypatch.setattr(cuda.ctypes, 'CDLL', lambda name: {'libcuda.so.1': Libcuda()}[name])
-    assert cuda.find_gpu() == cuda.Gpu('NVIDIA A2', (8, 6))
+    assert cuda.find_gpu() == cuda.Gpu('NVIDIA A2', (8, 6), 10)
     monkeypatch.setattr(cuda.ctypes, 'CDLL', lambda name: Libcuda(100))
     with pytest.raises(BackendError, match='finds no GPU .CUDA error 100'):
         cuda.find_gpu()

@@ -191,12 +191,18 @@ def test_timings_of_earlier_builds_are_used_unless_damaged(gpu, bundle, tmp_path
     assert read_sealed(timing) == b'+++'
 
 
-@pytest.mark.parametrize('change', ['gpu', 'capability', 'version', 'precision', 'onnx'])
+OTHER_GPUS = {
+    'gpu': cuda.Gpu('Thor', (8, 7)),
+    'capability': cuda.Gpu('Orin', (11, 0)),
+    'multiprocessors': cuda.Gpu('Orin', (8, 7), 16),  # an AGX Orin; an Orin Nano has 8
+}
+
+
+@pytest.mark.parametrize('change', [*OTHER_GPUS, 'version', 'precision', 'onnx'])
 def test_another_machine_library_or_model_builds_its_own(gpu, bundle, monkeypatch, change):
     TensorRTBackend(bundle, 'fp32')
-    if change in ('gpu', 'capability'):
-        other = cuda.Gpu('Thor', (8, 7)) if change == 'gpu' else cuda.Gpu('Orin', (11, 0))
-        monkeypatch.setattr(cuda, 'find_gpu', lambda: other)
+    if change in OTHER_GPUS:
+        monkeypatch.setattr(cuda, 'find_gpu', lambda: OTHER_GPUS[change])
     elif change == 'version':
         monkeypatch.setattr(fake_tensorrt, '__version__', '10.14.0')
     elif change == 'onnx':

@@ -12,7 +12,7 @@ import numpy as np
 
 from dar_ros.errors import BackendError
 
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR, _MULTIPROCESSORS = 75, 76, 16  # CUdevice_attribute
 CURE = 'pip install "cuda-bindings" (of the major version of your CUDA), or pip install pycuda'
 
 
@@ -22,6 +22,7 @@ class Gpu:
 
     name: str
     capability: tuple  # (major, minor)
+    multiprocessors: int = 0  # what tells an Orin from an Orin NX or Nano
 
 
 def find_gpu():
@@ -30,7 +31,7 @@ def find_gpu():
         driver = ctypes.CDLL('libcuda.so.1')
     except OSError:
         raise BackendError('no NVIDIA driver (libcuda.so.1 is not found)') from None
-    count, device, major, minor = (ctypes.c_int() for _ in range(4))
+    count, device, major, minor, units = (ctypes.c_int() for _ in range(5))
     name = ctypes.create_string_buffer(256)
     for code in (
         driver.cuInit(0),
@@ -39,10 +40,11 @@ def find_gpu():
         driver.cuDeviceGetName(name, len(name), device),
         driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device),
         driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device),
+        driver.cuDeviceGetAttribute(ctypes.byref(units), _MULTIPROCESSORS, device),
     ):
         if code:
             raise BackendError(f'the NVIDIA driver finds no GPU (CUDA error {code})')
-    return Gpu(name.value.decode(), (major.value, minor.value))
+    return Gpu(name.value.decode(), (major.value, minor.value), units.value)
 
 
 def open_device():

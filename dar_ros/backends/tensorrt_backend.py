@@ -60,6 +60,7 @@ class TensorRTBackend(Backend):
             'version': self._library.__version__,
             'gpu': self.gpu.name,
             'capability': list(self.gpu.capability),
+            'multiprocessors': self.gpu.multiprocessors,
             'graph': graph,
             'onnx': {
                 name: entry['sha256']  # with the external data of the graph, if it has any

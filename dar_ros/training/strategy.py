@@ -19,12 +19,15 @@ def make_fabric(config):
             strategy = ModelParallelStrategy(
                 shard, data_parallel_size=world, tensor_parallel_size=1
             )
-    return Fabric(
+    fabric = Fabric(
         devices=int(os.environ.get('LOCAL_WORLD_SIZE', 1)),
         num_nodes=int(os.environ.get('GROUP_WORLD_SIZE', 1)),
         strategy=strategy,
         precision=config.precision,
     )
+    # Autocast rounds what it may; Fabric would round the ground truth as well.
+    fabric.strategy.precision.convert_input = lambda data: data
+    return fabric
 
 
 def is_sharded(fabric):
@@ -42,8 +45,8 @@ def shard(losses, mesh):
     mesh = mesh['data_parallel']
     for parameter in losses.parameters():  # channels last cannot be cut
         parameter.data = parameter.data.contiguous()
-    backbone = getattr(losses.model.encoder.backbone, 'model', None)
-    for block in getattr(backbone, 'blocks', ()):
+    encoder = losses.model.encoder
+    for block in encoder.backbone.blocks if encoder.is_vit else ():
         fully_shard(block, mesh=mesh)
     return fully_shard(losses, mesh=mesh)
 
