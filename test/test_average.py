@@ -45,7 +45,7 @@ def test_the_mean_of_two_is_fitted_again_and_says_of_what(tmp_path, data, capsys
     expected = 0.25 * models[0].position + 0.75 * models[1].position
     torch.testing.assert_close(found.position, expected)
     assert record['average'] == {paths[0]: 0.25, paths[1]: 0.75}
-    assert record['sigma_factors'] != [9.0] * 5 and record['validation']['frames'] == 3
+    assert record['sigma_factors'] != [9.0] * 5 and record['validation']['frames'] == 2
     assert capsys.readouterr().out.startswith('abs_rel per step')
 
     other = DAR(replace(SMALL, memory_width=48))
