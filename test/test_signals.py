@@ -3,6 +3,7 @@
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
 
+import rclpy
 from ros_client import PATIENCE
 
 
@@ -67,3 +69,17 @@ def wait_for_signal_handler(process):
             return
         time.sleep(0.01)
     raise AssertionError(f'no signal handler: {process.log.read_text()}')
+
+
+def test_a_build_ends_with_the_process():
+    """SIGTERM only shuts the context down: the next line about a build of minutes ends it."""
+    from dar_ros.ros.node import DarNode
+
+    context, lines = rclpy.Context(), []
+    node = SimpleNamespace(context=context, get_logger=lambda: SimpleNamespace(info=lines.append))
+    rclpy.init(context=context)
+    DarNode._progress(node, 'half')
+    rclpy.shutdown(context=context)
+    with pytest.raises(KeyboardInterrupt):
+        DarNode._progress(node, 'more')
+    assert lines == ['half']

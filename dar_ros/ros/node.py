@@ -216,7 +216,10 @@ class DarNode(LifecycleNode):
                 self._lost(failed, self.health.fail)
                 # Not while the exception is handled: its traceback keeps what failed alive, and
                 # with it the memory that opening anew needs.
-                done = self.serving.recover(failed)
+                try:
+                    done = self.serving.recover(failed)
+                except KeyboardInterrupt:  # of _progress: the process ends
+                    return
                 if done:
                     self.get_logger().warning(done)
 
