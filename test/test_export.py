@@ -96,9 +96,9 @@ def test_what_a_pixel_means_is_not_rounded(tmp_path):
     bundle = export_model(model, tmp_path / 'bundle')
     tensors = onnx.load(bundle.file('encoder.onnx')).graph.initializer
     found = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
-    for name in ('pixel_scale', 'pixel_offset'):
-        exact = getattr(model.encoder, name).numpy()
-        assert np.array_equal(found[f'model.encoder.{name}'], exact)
+    for name in ('scale', 'offset'):
+        exact = getattr(model.encoder.pixels, name).numpy()
+        assert np.array_equal(found[f'model.encoder.pixels.{name}'], exact)
 
 
 def test_a_graph_that_differs_fails_the_export(tmp_path):

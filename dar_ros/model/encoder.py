@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 _CNN_STRIDES = (4, 8, 16, 32)
+_DETAIL_STRIDES = (4, 8)
 
 
 def resize(x, size):
@@ -61,6 +62,60 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class DetailEncoder(nn.Module):
+    """
+    Shallow CNN beside a ViT: RGB uint8 (B, H, W, 3) -> (B, latent_width, H/4, W/4), (B,
+    memory_width, H/8, W/8), to be added to the neck's features.
+
+    A ViT has one token in 14 pixels, and its neck nothing to find an edge within them by. Deeper
+    layers are left to the ViT: what they see is what a simulator teaches wrongly. The projections
+    begin at zero, as NeckBlock's.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.backbone = timm.create_model(
+            config.detail_backbone,
+            features_only=True,
+            out_indices=_indices(config.detail_backbone, _DETAIL_STRIDES),
+        )
+        self.backbone.blocks = self.backbone.blocks[: max(self.backbone._stage_out_idx)]
+        channels = self.backbone.feature_info.channels()
+        self.norms = nn.ModuleList(ChannelNorm(c) for c in channels)
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(c, width, 1)
+            for c, width in zip(channels, (config.latent_width, config.memory_width))
+        )
+        for lateral in self.laterals:
+            nn.init.zeros_(lateral.weight)
+            nn.init.zeros_(lateral.bias)
+        trained = timm.get_pretrained_cfg(config.detail_backbone)
+        self.pixels = Pixels(trained.mean, trained.std)
+
+    def forward(self, image):
+        """See the class."""
+        features = self.backbone(self.pixels(image))
+        return tuple(
+            lateral(norm(feature))
+            for lateral, norm, feature in zip(self.laterals, self.norms, features)
+        )
+
+
+class Pixels(nn.Module):
+    """RGB uint8 (B, H, W, 3) -> (B, 3, H, W) of the mean and deviation a backbone is used to."""
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer('scale', _column([1 / (255 * s) for s in std]), persistent=False)
+        self.register_buffer(
+            'offset', _column([-m / s for m, s in zip(mean, std)]), persistent=False
+        )
+
+    def forward(self, image):
+        """See the class."""
+        return image.float().permute(0, 3, 1, 2) * self.scale + self.offset
+
+
 class ImageEncoder(nn.Module):
     """
     RGB uint8 (B, H, W, 3) -> memory (B, memory_width, H/8, W/8), detail (B, latent_width, H/4,
@@ -87,15 +142,14 @@ class ImageEncoder(nn.Module):
             self.layers = self._vit_layers(config.backbone)
             channels = [self.backbone.embed_dim] * len(self.layers)
         else:
-            probe = timm.create_model(config.backbone, features_only=True)
-            strides = probe.feature_info.reduction()
             self.backbone = timm.create_model(
                 config.backbone,
                 features_only=True,
                 pretrained=pretrained,
-                out_indices=[i for i, stride in enumerate(strides) if stride in _CNN_STRIDES],
+                out_indices=_indices(config.backbone, _CNN_STRIDES),
             )
             channels = self.backbone.feature_info.channels()
+        self.detail_encoder = DetailEncoder(config) if config.detail_backbone else None
         # The shallowest CNN feature (1/4) is the detail's; a plain ViT has one resolution only.
         self.detail_lateral = (
             None if self.is_vit else nn.Conv2d(channels[0], config.latent_width, 1)
@@ -111,10 +165,7 @@ class ImageEncoder(nn.Module):
         )
         self.memory_norm = ChannelNorm(config.memory_width)
         self.detail_norm = ChannelNorm(config.latent_width)
-        scale = [1 / (255 * s) for s in config.pixel_std]
-        offset = [-m / s for m, s in zip(config.pixel_mean, config.pixel_std)]
-        self.register_buffer('pixel_scale', _column(scale), persistent=False)
-        self.register_buffer('pixel_offset', _column(offset), persistent=False)
+        self.pixels = Pixels(config.pixel_mean, config.pixel_std)
 
     @staticmethod
     def _vit_layers(backbone):
@@ -146,10 +197,7 @@ class ImageEncoder(nn.Module):
     def forward(self, image):
         """See the class."""
         rows, columns = image.shape[1:3]
-        x = (
-            image.float().permute(0, 3, 1, 2) * self.pixel_scale + self.pixel_offset
-        )  # (B, 3, H, W)
-        features = self.features(x)
+        features = self.features(self.pixels(image))
         detail = None
         if self.detail_lateral is not None:
             detail, features = self.detail_lateral(features[0]), features[1:]
@@ -158,12 +206,21 @@ class ImageEncoder(nn.Module):
             lateral = lateral(feature)
             fused = lateral + resize(fused, lateral.shape[-2:])
         memory = resize(fused, (rows // 8, columns // 8))
+        if self.detail_encoder is not None:
+            detail, finer = self.detail_encoder(image)
+            memory = memory + finer
         memory = self.memory_blocks(memory + self.memory_conv(memory))
         memory = self.memory_norm(memory)  # (B, memory_width, H/8, W/8)
         up = resize(self.detail_proj(memory), (rows // 4, columns // 4))
         detail = up if detail is None else detail + up
         detail = self.detail_blocks(detail + self.detail_conv(detail))
         return memory, self.detail_norm(detail)
+
+
+def _indices(backbone, strides):
+    """Return which of a timm backbone's features have these strides."""
+    probe = timm.create_model(backbone, features_only=True)
+    return [i for i, s in enumerate(probe.feature_info.reduction()) if s in strides]
 
 
 def _column(values):

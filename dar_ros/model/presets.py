@@ -34,6 +34,7 @@ class ModelConfig:
     canonical: bool = True  # False: the focal length is ignored, depth is real (an ablation)
     memory_width: int = 128
     memory_stride: int = 8  # input pixels per image token that the steps attend to
+    detail_backbone: str = ''  # an EfficientNet whose 1/4 and 1/8 join a ViT's features; '': none
     neck_blocks: int = 0  # residual convolutions of the encoder's features, at 1/8 and at 1/4
     width: int = 128
     layers: int = 2
@@ -60,6 +61,10 @@ class ModelConfig:
             raise UsageError(
                 f'input_size {self.input_size}: both sides must be multiples of {multiple} '
                 f'for {self.backbone}'
+            )
+        if self.detail_backbone and not patch:
+            raise UsageError(
+                f'detail_backbone: {self.backbone} has its own features at 1/4 and 1/8'
             )
         if self.memory_stride < 8:
             raise UsageError(f'memory_stride {self.memory_stride}: the memory itself lies at 8')

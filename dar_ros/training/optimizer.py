@@ -13,7 +13,7 @@ def make_optimizer(model, config):
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        backbone, decay = name.startswith('encoder.backbone'), parameter.dim() > 1
+        backbone, decay = 'backbone.' in name, parameter.dim() > 1
         groups.setdefault((backbone, decay), []).append(parameter)
     return torch.optim.AdamW(
         [

