@@ -1,7 +1,7 @@
 """Checkpoint folders: pieces of weights, saves that are cut off, folders that are none."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,9 @@ from dar_ros.model.checkpoint import (
 from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file
 from dar_ros.model.presets import PRESETS, ModelConfig
+from dar_ros.training.config import parse_config
 from dar_ros.training.publish import main as publish
+from dar_ros.training.sources import initial_model
 
 
 def test_large_tensors_are_cut_into_files(tmp_path):
@@ -99,6 +101,33 @@ def test_the_dar_edge_beside_the_bundle_awaits_its_backbone(trained):
     }
     assert all(value.isfinite().all() for value in found.values())
     assert len(record['sigma_factors']) == 5 and record['validation']['abs_rel'][-1] < 0.3
+
+
+def test_training_goes_on_from_it(trained, tmp_path):
+    """As a user fine-tunes models/dar_edge; what is published of that names no path either."""
+    file, _, run = trained
+    publish([str(run), '--source', 'a file', '--out', str(tmp_path / 'apart')])
+    expected, _ = load_checkpoint(tmp_path / 'apart', file)
+    settings = {
+        'name': 'more',
+        'model': {'preset': 'dar_edge', **expected.config.to_dict()},
+        'train_data': '',
+        'val_data': '',
+        'out': '',
+        'stages': [{'size': list(expected.config.input_size), 'iterations': 1, 'batch': 1}],
+        'init': str(tmp_path / 'apart'),
+        'freeze': ['encoder.backbone'],
+    }
+    with pytest.raises(UsageError, match='without its backbone.*`encoder: FILE`'):
+        initial_model(parse_config(settings))
+    config = parse_config({**settings, 'encoder': str(file)})
+    model = initial_model(config)
+    wanted = expected.state_dict()
+    assert all(torch.equal(value, wanted[key]) for key, value in model.state_dict().items())
+    save_checkpoint(tmp_path / 'more', model, {'training': asdict(config)})
+    publish([str(tmp_path / 'more'), '--source', 'a file', '--out', str(tmp_path / 'again')])
+    assert str(file) not in (tmp_path / 'again' / 'config.json').read_text()
+    assert load_checkpoint(tmp_path / 'again', file)[1]['training']['encoder'] == 'a file'
 
 
 def test_only_the_backbone_it_was_trained_on_completes_it(trained, tmp_path, capsys):

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dar_ros.errors import UsageError
+
 _CNN_STRIDES = (4, 8, 16, 32)
 _DETAIL_STRIDES = (4, 8)
 
@@ -79,7 +81,10 @@ class DetailEncoder(nn.Module):
             features_only=True,
             out_indices=_indices(config.detail_backbone, _DETAIL_STRIDES),
         )
-        self.backbone.blocks = self.backbone.blocks[: max(self.backbone._stage_out_idx)]
+        last = self.backbone.feature_info.module_name()[-1]  # blocks.N; timm keeps what follows
+        if not last.startswith('blocks.'):
+            raise UsageError(f'detail_backbone {config.detail_backbone}: expected an EfficientNet')
+        self.backbone.blocks = self.backbone.blocks[: int(last.removeprefix('blocks.')) + 1]
         channels = self.backbone.feature_info.channels()
         self.norms = nn.ModuleList(ChannelNorm(c) for c in channels)
         self.laterals = nn.ModuleList(

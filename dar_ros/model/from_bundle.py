@@ -30,10 +30,17 @@ def load_bundle_weights(model, bundle):
     """
     Fill a DAR with a bundle's weights; UsageError names the first weight that is missing.
 
+    A ViT's bundle holds neither its class token nor its positions, but what became of them.
+
     The exporter folds batch norms into the convolutions before them. They are unfolded with the
     statistics that `model` has, which computes the same: a convolution W and norm (scale s, shift
     b - mean s) from the folded W' = s W and b'.
     """
+    if model.encoder.is_vit:
+        raise UsageError(
+            f'{bundle.path} does not hold all of its {model.config.backbone}: name the checkpoint '
+            'that it was exported from'
+        )
     weights = {}
     for name in _GRAPHS:
         weights |= named_weights(onnx.load(bundle.file(name)).graph)

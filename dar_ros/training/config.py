@@ -51,9 +51,9 @@ class TrainConfig:
     # imagenet, random, timm (downloads), a file of DINOv2 or Depth Anything, or the folder of a
     # checkpoint or of a bundle
     init: str = 'imagenet'
-    detail_init: str = (
-        'imagenet'  # of model.detail_backbone: or random, or a bundle, or a checkpoint
-    )
+    encoder: str = ''  # the backbone's file, where `init` is a checkpoint that comes without
+    # of model.detail_backbone: imagenet, random, or the folder of a checkpoint or of a bundle
+    detail_init: str = 'imagenet'
     fresh: tuple = ()  # beginnings of the names of parameters that do not come from `init`
     freeze: tuple = ()  # beginnings of the names of parameters that keep their initial values
     dataset: str = 'sim'  # what train_data and val_data are: sim, or one of evaluation.datasets

@@ -60,7 +60,7 @@ def initial_model(config):
 
 def load_trained(model, config, fresh):
     """Fill a DAR with the weights of the bundle or checkpoint that `init` names, and `fresh`."""
-    source = trained_model(config.init)
+    source = trained_model(config.init, config.encoder)
     _require_same_meaning(config, source.config)
     source = resized(source, config.model.input_size)
     try:
@@ -72,17 +72,18 @@ def load_trained(model, config, fresh):
         ) from None
 
 
-def trained_model(folder):
-    """Return the DAR of a bundle or a checkpoint, at its own input size."""
+def trained_model(folder, encoder=''):
+    """
+    Return the DAR of a bundle or a checkpoint, at its own input size.
+
+    `encoder` is the backbone's file of a checkpoint that comes without.
+    """
     if not (Path(folder) / MANIFEST).exists():
-        return load_checkpoint(folder)[0]
+        return load_checkpoint(folder, encoder)[0]
     bundle = open_bundle(folder)
     model = DAR(config_of_bundle(bundle))
-    # Their batch norms' scales, to unfold with.
     if model.config.backbone in PYPI_ENCODERS:
-        load_imagenet_encoder(model)
-    if model.config.detail_backbone:
-        load_detail_backbone(model, 'imagenet')
+        load_imagenet_encoder(model)  # its batch norms' scales, to unfold with
     return load_bundle_weights(model, bundle)
 
 
