@@ -88,8 +88,8 @@ def _backbone_tensors(model, folder, record, encoder):
     source = record['backbone_weights']['source']
     if not encoder:
         raise UsageError(
-            f'{folder} comes without its backbone: `dar export --encoder FILE`, or `encoder: FILE` '
-            f'of a training configuration, adds it ({source})'
+            f'{folder} comes without its backbone: `dar export --encoder FILE`, or a training '
+            f"configuration's `encoder: FILE`, adds it ({source})"
         )
     load_encoder_file(model, encoder)
     if backbone_hash(model) != record['backbone_weights']['sha256']:
