@@ -17,6 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dar_ros.errors import UsageError
+from dar_ros.geometry import Intrinsics
 from dar_ros.ros import sources
 from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, intrinsics_from_info
 
@@ -203,11 +204,12 @@ def test_camera_info_is_of_the_image(tmp_path):
 def test_rectified_images_are_played_with_the_camera_they_are_of(tmp_path):
     """image_rect has P, not K and D; under the name `image` only camera_info can say so."""
     info = camera_info(1000, 100.0)
-    info.p[:] = [80, 0, 15, 0, 0, 80, 11, 0, 0, 0, 1, 0]
-    for topic, focal, distortion in (('image_rect', 80, 0), ('image_raw', 100, 0.1)):
+    info.p[:] = [80, 0, 15, 0, 0, 81, 11, 0, 0, 0, 1, 0]
+    of_p, of_k = Intrinsics(80, 81, 15, 11), Intrinsics(*(info.k[i] for i in (0, 4, 2, 5)))
+    for topic, camera, distortion in (('image_rect', of_p, 0), ('image_raw', of_k, 0.1)):
         messages = [(f'/cam/{topic}', 1000, image(1000, 20)), ('/cam/camera_info', 1000, info)]
         (shot,) = shots(write_bag(tmp_path / topic, messages))
-        assert intrinsics_from_info(shot.info, SIZE).fx == focal
+        assert intrinsics_from_info(shot.info, SIZE) == camera
         assert shot.info.d[0] == distortion and list(shot.info.p) == list(info.p)
 
 

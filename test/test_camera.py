@@ -13,8 +13,10 @@ pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a so
 import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
-from dar_ros.ros.conversions import image_to_rgb
+from dar_ros.ros.camera import rgb_to_jpeg
+from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb
 from dar_ros.ros.sources import open_source
 
 
@@ -139,3 +141,10 @@ def test_a_bad_source_is_one_line(start_process, tmp_path, source):
     process = start_process('dar_ros.ros.camera', '-p', f'source:={source.format(tmp=tmp_path)}')
     assert process.wait(60) == 1
     assert 'Traceback' not in process.log.read_text() and 'dar_camera: ' in process.log.read_text()
+
+
+def test_a_jpeg_keeps_red_and_blue_apart():
+    rgb = np.full((48, 64, 3), (200, 30, 60), np.uint8)
+    message = rgb_to_jpeg(rgb, Header(frame_id='camera'))
+    assert message.header.frame_id == 'camera' and 'jpeg' in message.format
+    assert np.abs(compressed_to_rgb(message).astype(int) - rgb).max() <= 4

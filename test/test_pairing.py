@@ -48,6 +48,17 @@ def test_the_stamp_decides(infos):
     assert find(infos, 1)[:2] == (1, True) and find(infos, 3)[:2] == (3, True)
 
 
+def test_frames_of_one_second_are_told_apart(infos):
+    for width, nanosec in ((10, 0), (20, 33_000_000), (30, 66_000_000)):
+        msg = info(1, width)
+        msg.header.stamp.nanosec = nanosec
+        infos.add(msg)
+    image = stamped(Image, 1)
+    image.header.stamp.nanosec = 33_000_000
+    found, paired = infos.find(image)
+    assert found.width == 20 and paired
+
+
 def test_of_one_stamp_the_later(infos):
     infos.add(info(1, 10))
     infos.add(info(1, 20))

@@ -1,5 +1,6 @@
 """The bundled model through the line without ROS."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +99,19 @@ def test_depth_scale_is_a_factor_on_depth_and_sigma(pipeline, image):
     assert np.allclose(scaled.sigma, 1.1 * plain.sigma, rtol=1e-4, equal_nan=True)
 
 
+def test_every_step_has_its_own_factor_on_sigma(pipeline, image):
+    steps = pipeline.bundle.num_steps
+    spy = Spy(pipeline.backend)
+    spy.bundle = copy.copy(pipeline.bundle)
+    sigmas = []
+    for factors in ([1.0] * steps, [float(k) for k in range(1, steps + 1)]):
+        spy.bundle.manifest = {**pipeline.bundle.manifest, 'sigma_factors': factors}
+        frames = DepthPipeline(spy).per_step(image, camera(256, 192), DepthSettings())
+        sigmas.append([frame.sigma for frame in frames])
+    for k, (plain, told) in enumerate(zip(*sigmas), 1):
+        assert np.allclose(told, k * plain, rtol=1e-5, equal_nan=True)
+
+
 def test_depth_max_moves_the_far_limit(pipeline, image):
     frame = pipeline(image, camera(256, 192), DepthSettings(depth_max=1.0))
     finite = frame.depth[np.isfinite(frame.depth)]
@@ -109,6 +123,12 @@ def test_missing_intrinsics_and_untrained_range_are_warned_of(pipeline, image):
     assert not pipeline(image, camera(256, 192)).warnings
     wide = pipeline(image, camera(256, 192), DepthSettings(depth_max=900))
     assert any('trained' in text for text in wide.warnings)
+    # Of a long lens the near limit, too, lies nearer in the canonical camera than any trained.
+    near, focal = pipeline.bundle.depth_range[0], pipeline.bundle.canonical_focal
+    for share, warned in ((1.1, False), (0.9, True)):
+        long = focal * near / (share * pipeline.bundle.trained_span[0])
+        tele = pipeline(image, Intrinsics(long, long, 127.5, 95.5), DepthSettings(depth_max=5))
+        assert any('trained' in text for text in tele.warnings) == warned
 
 
 @pytest.mark.parametrize(
