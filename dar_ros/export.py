@@ -35,8 +35,15 @@ from dar_ros.model.export_graphs import (
     StepGraph,
     UpsampleGraph,
 )
-from dar_ros.model.from_bundle import norm_scale, norms_after_convolutions
+from dar_ros.model.from_bundle import (
+    GRAPHS,
+    PREFIX,
+    norm_scale,
+    norms_after_convolutions,
+    unfolded_keys,
+)
 from dar_ros.model.mtbin import from_bin_space
+from dar_ros.model.onnx_weights import named_weights
 from dar_ros.model.resized import resized
 from dar_ros.preprocess import ResizeSpec
 
@@ -83,6 +90,7 @@ def export_model(model, out, record=None):
         model = with_rounded_weights(model)
         reference = reference_run(model)
         _export_graphs(model, folder, reference)
+        _add_what_was_folded(model, folder)
         np.savez_compressed(folder / 'reference.npz', **reference_arrays(reference))
         write_manifest(folder, describe(model, record or {}))
         check_parity(model, folder, reference)
@@ -123,6 +131,24 @@ def _round_folded(path):
             values = torch.from_numpy(numpy_helper.to_array(tensor).copy())
             tensor.CopyFrom(numpy_helper.from_array(_rounded(values).numpy(), tensor.name))
     onnx.save(graph, path)
+
+
+def _add_what_was_folded(model, folder):
+    """
+    Add to encoder.onnx, as initializers that nothing uses, the weights that the graphs lack.
+
+    The exporter computes what depends on weights alone, as a ViT's class token or positions at
+    another size, and of equal weights it keeps one. A bundle is to hold all of its network.
+    """
+    held = set()
+    for name in GRAPHS:
+        held |= named_weights(onnx.load(folder / name).graph).keys()
+    encoder, state = onnx.load(folder / 'encoder.onnx'), model.state_dict()
+    for key in unfolded_keys(model):
+        if PREFIX + key not in held:
+            tensor = numpy_helper.from_array(state[key].numpy(), PREFIX + key)
+            encoder.graph.initializer.append(tensor)
+    onnx.save(encoder, folder / 'encoder.onnx')
 
 
 def reference_image(size):

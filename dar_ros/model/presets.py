@@ -62,7 +62,7 @@ class ModelConfig:
                 f'input_size {self.input_size}: both sides must be multiples of {multiple} '
                 f'for {self.backbone}'
             )
-        if self.detail_backbone and not patch:
+        if self.detail_backbone and not self.is_vit:
             raise UsageError(
                 f'detail_backbone: {self.backbone} has its own features at 1/4 and 1/8'
             )
@@ -84,6 +84,11 @@ class ModelConfig:
             'pixel_std',
         ):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def is_vit(self):
+        """Whether the backbone is a plain ViT: one resolution, and made for one input size."""
+        return self.backbone.startswith('vit')
 
     @property
     def num_steps(self):

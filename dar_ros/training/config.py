@@ -51,8 +51,10 @@ class TrainConfig:
     # imagenet, random, timm (downloads), a file of DINOv2 or Depth Anything, or the folder of a
     # checkpoint or of a bundle
     init: str = 'imagenet'
-    encoder: str = ''  # the backbone's file, where `init` is a checkpoint that comes without
-    # of model.detail_backbone: imagenet, random, or the folder of a checkpoint or of a bundle
+    # The backbone's file, where `init` is a checkpoint that comes without.
+    encoder: str = ''
+    # imagenet, random, or the folder of a checkpoint or of a bundle with that backbone: where a
+    # model.detail_backbone begins that does not come from `init`.
     detail_init: str = 'imagenet'
     fresh: tuple = ()  # beginnings of the names of parameters that do not come from `init`
     freeze: tuple = ()  # beginnings of the names of parameters that keep their initial values
@@ -128,7 +130,7 @@ def parse_config(data, source='training configuration'):
 def _check(config, source):
     """UsageError for what no run can be made of."""
     sizes = {stage.size for stage in config.stages}
-    if config.model.backbone.startswith('vit') and sizes != {config.model.input_size}:
+    if config.model.is_vit and sizes != {config.model.input_size}:
         raise UsageError(
             f'{source}: {config.model.backbone} is trained at its input_size alone, '
             f'{config.model.input_size}, in every stage'

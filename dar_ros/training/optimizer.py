@@ -4,6 +4,8 @@ import torch
 
 from dar_ros.training.strategy import like
 
+_BACKBONES = ('encoder.backbone.', 'encoder.detail_encoder.backbone.')
+
 
 def make_optimizer(model, config):
     """
@@ -13,7 +15,7 @@ def make_optimizer(model, config):
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        backbone, decay = 'backbone.' in name, parameter.dim() > 1
+        backbone, decay = name.startswith(_BACKBONES), parameter.dim() > 1
         groups.setdefault((backbone, decay), []).append(parameter)
     return torch.optim.AdamW(
         [

@@ -20,7 +20,7 @@ def publish(checkpoint, source, out):
         raise UsageError(f'{checkpoint} has a {model.config.backbone}: no file would complete it')
     if not any('encoder.backbone'.startswith(prefix) for prefix in training.get('freeze', ())):
         raise UsageError(f'{checkpoint} trained its backbone: it cannot do without')
-    # Not some path on one machine.
+    # Of the backbone's file its source, not some path on one machine.
     record['training'] = {**training, 'encoder' if training.get('encoder') else 'init': source}
     save_without_backbone(out, model, record, source)
 

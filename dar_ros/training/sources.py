@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import torch
 from torch.utils.data import ConcatDataset
 
 from dar_ros.bundle import MANIFEST, open_bundle
-from dar_ros.errors import UsageError
+from dar_ros.errors import DarError, UsageError
 from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.dar import DAR
@@ -14,6 +15,8 @@ from dar_ros.model.from_bundle import config_of_bundle, load_bundle_weights
 from dar_ros.model.pretrained import PYPI_ENCODERS, load_imagenet_encoder, load_imagenet_weights
 from dar_ros.model.resized import resized
 from dar_ros.simulation.dataset import SimDataset
+
+DETAIL = 'encoder.detail_encoder.backbone.'
 
 # What weights were trained for and what no tensor's shape tells.
 _MEANING = ('pixel_mean', 'pixel_std', 'bin_space', 'canonical', 'canonical_focal')
@@ -38,22 +41,24 @@ def initial_model(config):
     Return the DAR a run begins with: the weights of `init`, but for the parts in `fresh`, which
     `init` need not have.
     """
-    model = DAR(config.model)
-    if config.model.detail_backbone:
-        load_detail_backbone(model, config.detail_init)
-    state = model.state_dict()
+    model = timm_model(config.model) if config.init == 'timm' else DAR(config.model)
     for prefix in config.fresh:
-        if not any(name.startswith(prefix) for name in state):
+        if not any(name.startswith(prefix) for name in model.state_dict()):
             raise UsageError(f'fresh: no parameter begins with {prefix}')
-    fresh = {k: v.clone() for k, v in state.items() if k.startswith(tuple(config.fresh))}
-    if config.init == 'timm':
-        model = timm_model(config.model)
-    elif config.init == 'imagenet':
+    new = [name for name in model.state_dict() if name.startswith(tuple(config.fresh))]
+    goes_on = config.init not in ('timm', 'imagenet', 'random') and not Path(config.init).is_file()
+    if config.encoder and not goes_on:
+        raise UsageError(f'encoder: only for an `init` that comes without, not {config.init}')
+    detail_is_new = not goes_on or any(name.startswith(DETAIL) for name in new)
+    if config.model.detail_backbone and detail_is_new:
+        load_detail_backbone(model, config.detail_init)
+    fresh = {name: model.state_dict()[name].clone() for name in new}
+    if config.init == 'imagenet':
         load_imagenet_encoder(model)
-    elif Path(config.init).is_file():
-        load_encoder_file(model, config.init)
-    elif config.init != 'random':
+    elif goes_on:
         load_trained(model, config, fresh)
+    elif config.init not in ('timm', 'random'):
+        load_encoder_file(model, config.init)
     model.load_state_dict(model.state_dict() | fresh)
     return model
 
@@ -67,8 +72,11 @@ def load_trained(model, config, fresh):
         model.load_state_dict(source.state_dict() | fresh)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
+        if len(reason) > 200:  # names every key of a part
+            reason = f'{reason[:200]} ...'
         raise UsageError(
-            f'init: {config.init} is another network than `model` says ({reason})'
+            f'init: {config.init} is another network than `model` says ({reason}); parts that it '
+            'has not can be named in `fresh`'
         ) from None
 
 
@@ -80,10 +88,15 @@ def trained_model(folder, encoder=''):
     """
     if not (Path(folder) / MANIFEST).exists():
         return load_checkpoint(folder, encoder)[0]
+    if encoder:
+        raise UsageError(f'{folder} has its backbone: it needs no encoder file')
     bundle = open_bundle(folder)
     model = DAR(config_of_bundle(bundle))
+    # Their batch norms' scales, to unfold with.
     if model.config.backbone in PYPI_ENCODERS:
-        load_imagenet_encoder(model)  # its batch norms' scales, to unfold with
+        load_imagenet_encoder(model)
+    if model.config.detail_backbone in PYPI_ENCODERS:
+        load_detail_backbone(model, 'imagenet')
     return load_bundle_weights(model, bundle)
 
 
@@ -95,9 +108,15 @@ def load_detail_backbone(model, source):
     if source == 'imagenet':
         load_imagenet_weights(target, name)
         return
-    trained = trained_model(source)
+    try:
+        trained = trained_model(source)
+    except DarError as error:
+        raise UsageError(f'detail_init: {error}') from None
     if trained.config.backbone != name:
         raise UsageError(f'detail_init: {source} has a {trained.config.backbone}, no {name}')
+    used_to, given = trained.encoder.pixels, model.encoder.detail_encoder.pixels
+    if not (torch.equal(used_to.scale, given.scale) and torch.equal(used_to.offset, given.offset)):
+        raise UsageError(f'detail_init: {source} is used to pixels of another mean or deviation')
     weights = trained.encoder.backbone.state_dict()
     target.load_state_dict({key: weights[key] for key in target.state_dict()})
 

@@ -5,7 +5,7 @@ import csv
 import itertools
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import cv2
@@ -278,10 +278,12 @@ class Trainer:
         """Continue from `last`, exactly, if the configuration is the one it began with."""
         folder = recovered(self.out / 'last')
         model, record = load_checkpoint(folder)
-        now, before = json.loads(json.dumps(asdict(self.config))), record['training']
-        changed = [key for key, value in now.items() if before.get(key) != value]
-        if 'model' in changed:
+        if model.config != self.config.model:
             raise UsageError(f'{folder} holds a run of another `model`: begin from it with `init`')
+        now = json.loads(json.dumps(asdict(self.config) | {'model': None}))
+        # Of a setting that is newer than the run it had the default.
+        before = {f.name: f.default for f in fields(self.config)} | record['training']
+        changed = [key for key, value in now.items() if before[key] != value and key != 'model']
         if changed and self.leads:
             tqdm.write(f'{self.config.name}: resumed with other {", ".join(changed)} than before')
         self.model.load_state_dict(model.state_dict())
