@@ -18,7 +18,7 @@ from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.dar import DAR
-from dar_ros.model.presets import PRESETS
+from dar_ros.model.presets import PRESETS, ModelConfig
 from dar_ros.simulation.dataset import StoredFrame
 from dar_ros.training import ablation, strategy
 from dar_ros.training.config import OptimizerConfig, load_config, parse_config
@@ -100,6 +100,19 @@ def test_validation_frames_out_of_range_are_refused(config):
     frames = [StoredFrame(f.image, f.depth * 1000, f.intrinsics) for f in trainer.val_frames]
     with pytest.raises(UsageError, match='is it in metres'):
         validate(trainer.model, frames, (32, 48))
+
+
+def test_a_run_of_before_a_setting_was_known_goes_on(config, capsys):
+    Trainer(config).run()
+    path = Path(config.out) / 'last' / 'config.json'
+    record = json.loads(path.read_text())
+    for model in (record['model'], record['training']['model']):
+        del model['detail_backbone']
+    del record['training']['detail_init']
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    Trainer(config, resume=True)
+    assert 'resumed with other' not in capsys.readouterr().out
 
 
 def test_resuming_another_configuration_is_noticed(config, capsys):
@@ -312,8 +325,19 @@ def test_bad_configurations_name_the_fault(change, word):
 def test_shipped_configurations_are_valid():
     assert load_config(ROOT / 'config' / 'training' / 'dar_tiny.yaml').model == PRESETS['dar_tiny']
     edge = load_config(ROOT / 'config' / 'training' / 'dar_edge.yaml')
-    assert edge.freeze == ['encoder.backbone']
+    assert edge.freeze == ['encoder.backbone', 'encoder.detail_encoder.backbone']
     assert 'linear_16' in ablation.variant_configs(ROOT / 'config' / 'training' / 'bakeoff.yaml')
+
+
+def test_the_published_dar_edge_is_fine_tuned_as_it_is():
+    """config/training/folder_edge.yaml names the network that models/dar_edge is."""
+    edge = load_config(ROOT / 'config' / 'training' / 'folder_edge.yaml')
+    record = json.loads((ROOT / edge.init / 'config.json').read_text())
+    assert edge.model == ModelConfig.from_dict(record['model'])
+    assert (
+        edge.dataset == 'folder' and edge.encoder and edge.freeze == record['training']['freeze']
+    )
+    assert all(stage.size == edge.model.input_size for stage in edge.stages)
 
 
 @pytest.mark.parametrize('name, far', [('folder', 20.0), ('nyu', 10.0), ('kitti', 80.0)])
