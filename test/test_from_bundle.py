@@ -10,10 +10,12 @@ pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 pytest.importorskip('onnx', reason='onnx is not installed (extra: train)')
 
 from dar_ros.errors import UsageError
+from dar_ros.export import export_model
 from dar_ros.model.dar import DAR
 from dar_ros.model.from_bundle import config_of_bundle, load_bundle_weights, model_from_bundle
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.model.pretrained import load_imagenet_encoder
+from dar_ros.model.resized import resized
 
 TOLERANCE = 1e-4 + 2**-11  # the latter is what fp16 in reference.npz rounds
 
@@ -56,3 +58,13 @@ def test_the_norms_that_a_model_has_change_nothing(bundle):
 def test_another_network_is_refused(bundle, changes):
     with pytest.raises(UsageError, match='another network'):
         load_bundle_weights(DAR(replace(config_of_bundle(bundle), **changes)), bundle)
+
+
+def test_a_bundle_of_another_size_holds_all_of_its_weights(bundle, tmp_path):
+    """Small enough, resized positions are folded by the exporter: they are kept beside."""
+    model = resized(model_from_bundle(bundle), (96, 128))
+    other = export_model(model, tmp_path / 'other', dict(bundle.provenance))
+    found = model_from_bundle(other)
+    assert found.config.input_size == (96, 128)
+    for depth, expected in zip(reference_depth(found, other), other.reference()['depth']):
+        np.testing.assert_allclose(depth, expected, rtol=TOLERANCE)
