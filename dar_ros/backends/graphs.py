@@ -35,6 +35,9 @@ def prepared_graph(path, precision):
     _cast_to_uint8_from_float(model.graph)
     if precision == 'fp16':
         _to_half(model)
+    # Bundles keep weights that no node uses, and converted ones have left theirs behind.
+    used = {name for node in model.graph.node for name in node.input}
+    _replace(model.graph.initializer, [t for t in model.graph.initializer if t.name in used])
     return model.SerializeToString()
 
 
@@ -137,8 +140,6 @@ def _to_half(model):
     _full_outputs(graph, nodes, now)
     _replace(graph.node, nodes)
     del graph.value_info[:]
-    used = {name for node in nodes for name in node.input}
-    _replace(graph.initializer, [t for t in graph.initializer if t.name in used])
 
 
 def _full_outputs(graph, nodes, now):
