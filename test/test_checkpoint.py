@@ -123,6 +123,9 @@ def test_training_goes_on_from_it(trained, tmp_path):
     for init in ('random', str(file)):
         with pytest.raises(UsageError, match='encoder: only for an `init` that comes without'):
             initial_model(parse_config({**settings, 'encoder': str(file), 'init': init}))
+    with pytest.raises(UsageError, match='dar_tiny has its backbone'):
+        bundle = Path(__file__).resolve().parents[1] / 'models' / 'dar_tiny'
+        initial_model(parse_config({**settings, 'encoder': str(file), 'init': str(bundle)}))
     config = parse_config({**settings, 'encoder': str(file)})
     model = initial_model(config)
     wanted = expected.state_dict()
