@@ -112,6 +112,34 @@ class DetailEncoder(nn.Module):
         )
 
 
+class Adapter(nn.Module):
+    """
+    Residual bottleneck behind a ViT's block (Houlsby et al., ICML 2019), tokens (B, N, C) in and
+    out: what a task needs and a frozen backbone lacks, in a hundredth of its weights.
+
+    The last layer begins at zero, as NeckBlock's.
+    """
+
+    def __init__(self, channels, width):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.down = nn.Linear(channels, width)
+        self.up = nn.Linear(width, channels)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x):
+        """See the class."""
+        return x + self.up(F.gelu(self.down(self.norm(x))))
+
+    def behind(self, block):
+        """Make `block` return what this adapter makes of its output; it keeps its parameters."""
+        block.register_forward_hook(self._adapt)
+
+    def _adapt(self, _block, _inputs, output):
+        return self(output)
+
+
 class Pixels(nn.Module):
     """RGB uint8 (B, H, W, 3) -> (B, 3, H, W) of the mean and deviation a backbone is used to."""
 
@@ -160,6 +188,12 @@ class ImageEncoder(nn.Module):
                 out_indices=_indices(config.backbone, _CNN_STRIDES),
             )
             channels = self.backbone.feature_info.channels()
+        # Beside the backbone, whose state dict stays that of its file.
+        self.adapters = nn.ModuleList()
+        if config.adapter_width:
+            for block in self.backbone.blocks:
+                self.adapters.append(Adapter(self.backbone.embed_dim, config.adapter_width))
+                self.adapters[-1].behind(block)
         self.detail_encoder = DetailEncoder(config) if config.detail_backbone else None
         # The shallowest CNN feature (1/4) is the detail's; a plain ViT has one resolution only.
         self.detail_lateral = (

@@ -35,6 +35,7 @@ class ModelConfig:
     memory_width: int = 128
     memory_stride: int = 8  # input pixels per image token that the steps attend to
     detail_backbone: str = ''  # an EfficientNet whose 1/4 and 1/8 join a ViT's features; '': none
+    adapter_width: int = 0  # channels of the bottleneck behind every block of a ViT; 0: none
     neck_blocks: int = 0  # residual convolutions of the encoder's features, at 1/8 and at 1/4
     width: int = 128
     layers: int = 2
@@ -66,6 +67,8 @@ class ModelConfig:
             raise UsageError(
                 f'detail_backbone: {self.backbone} has its own features at 1/4 and 1/8'
             )
+        if self.adapter_width and not self.is_vit:
+            raise UsageError(f'adapter_width: {self.backbone} is no ViT')
         if self.memory_stride < 8:
             raise UsageError(f'memory_stride {self.memory_stride}: the memory itself lies at 8')
         if self.window_neighbors < 1 or self.num_bins < 2 * self.window_neighbors + 1:
