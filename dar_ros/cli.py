@@ -15,6 +15,7 @@ from dar_ros.cli_options import (
     camera_options,
     check_camera,
     model_options,
+    natural,
     pipeline_of,
     positive,
     print_json,
@@ -104,7 +105,7 @@ def build_parser():
     )
     sub.add_argument('--split', choices=('train', 'close', 'bare', 'val', 'test'), required=True)
     sub.add_argument('--frames', type=positive, required=True)
-    sub.add_argument('--seed', type=int, default=0)
+    sub.add_argument('--seed', type=natural, default=0)
     sub.add_argument('--out', required=True, help='folder; an interrupted run is continued')
     sub.add_argument(
         '--size', type=size, default=(240, 320), help='HxW in pixels (default 240x320)'
@@ -293,6 +294,8 @@ def predict(arguments):
         frame = pipeline(image, camera_of(arguments, image), settings)
         near, far, share = write_depth(out / stem, frame, image, depth_range)
         print(f'{path}: {near:.2f}-{far:.2f} m, {share:.1%} valid, {frame.steps} steps')
+        for warning in frame.warnings:
+            _say(f'{path}: {warning}')
 
 
 def build_engine(arguments):

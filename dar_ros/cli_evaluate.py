@@ -7,6 +7,7 @@ from dar_ros.cli_options import (
     camera_of,
     camera_options,
     check_camera,
+    check_split_file,
     frames_of,
     model_options,
     pipeline_of,
@@ -75,7 +76,7 @@ def add_commands(command):
     )
     camera_options(sub, required=False)
     sub.add_argument('--split-file', help='list of frames')
-    sub.add_argument('--frames', type=positive, default=200)
+    sub.add_argument('--frames', type=positive, help='of --data (default 200)')
     sub.add_argument('--json', action='store_true', help='print one JSON object')
     model_options(sub)
 
@@ -106,8 +107,13 @@ def evaluate(arguments):
     from dar_ros.evaluation.evaluate import evaluate as run
     from dar_ros.evaluation.evaluate import frozen_test_split, table
 
-    if arguments.steadiness and arguments.dataset != 'sim':
-        raise UsageError('--steadiness needs the true motion: --dataset sim')
+    if arguments.steadiness and (arguments.dataset != 'sim' or arguments.data):
+        raise UsageError('--steadiness renders its own clips: --dataset sim, without --data')
+    if arguments.flip and (arguments.steadiness or arguments.awareness):
+        raise UsageError('--flip averages what is scored, not --awareness or --steadiness')
+    if arguments.awareness and arguments.depth_max:
+        raise UsageError('--awareness sets depth_max itself')
+    check_split_file(arguments)
     if arguments.frames is None and (arguments.dataset == 'sim' or arguments.awareness):
         arguments.frames = 200
     pipeline, settings = pipeline_of(arguments), settings_of(arguments)
@@ -146,6 +152,7 @@ def calibrate(arguments):
     """`dar calibrate`."""
     from dar_ros.evaluation.calibrate import fit_depth_scale, fit_to_points, parse_point, read_csv
 
+    _check_calibration(arguments)
     if arguments.data is None:
         if arguments.focal is None and arguments.fov is None:
             raise UsageError('measured points need the camera: --focal or --fov')
@@ -165,7 +172,8 @@ def calibrate(arguments):
         )
     else:
         pipeline, frames = pipeline_of(arguments), frames_of(arguments)
-        report = fit_depth_scale(pipeline, frames, arguments.frames, settings_of(arguments))
+        count = arguments.frames or 200
+        report = fit_depth_scale(pipeline, frames, count, settings_of(arguments))
     if arguments.json:
         print_json(report)
         return
@@ -176,11 +184,30 @@ def calibrate(arguments):
     )
 
 
+def _check_calibration(arguments):
+    """UsageError for what only the other kind of known depth would make use of."""
+    measured = arguments.data is None
+    camera = {'--focal': arguments.focal is not None, '--fov': arguments.fov is not None}
+    ignored = (
+        {'--dataset': arguments.dataset != 'folder', '--frames': arguments.frames is not None}
+        if measured
+        else {**camera, '--straight-line': arguments.straight_line}
+    )
+    for option, given in ignored.items():
+        if given:
+            other = 'measured points' if measured else '--data'
+            raise UsageError(f'{option} means nothing with {other}')
+    check_split_file(arguments)
+    if arguments.split_file and measured:
+        raise UsageError('--split-file means nothing with measured points')
+
+
 def sheet(arguments):
     """`dar sheet`."""
     from dar_ros.evaluation.sheet import write_sheet
     from dar_ros.pipeline import open_pipeline
 
+    check_split_file(arguments)
     pipeline = open_pipeline(arguments.model) if arguments.model else None
     count = write_sheet(frames_of(arguments), arguments.frames, arguments.out, pipeline)
     print(f'{count} frames in {arguments.out}')

@@ -68,6 +68,12 @@ def pipeline_of(arguments):
     return pipeline
 
 
+def check_split_file(arguments):
+    """Refuse a list of frames for a data set that knows none."""
+    if arguments.split_file and arguments.dataset in ('sim', 'folder'):
+        raise UsageError(f'--split-file: --dataset {arguments.dataset} has no list of frames')
+
+
 def frames_of(arguments):
     """Frames of --dataset, --data and --split-file."""
     if arguments.dataset == 'sim':
@@ -84,6 +90,14 @@ def positive(text):
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f'{text} is not at least 1')
+    return value
+
+
+def natural(text):
+    """Type of an argument: an integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text} is negative')
     return value
 
 

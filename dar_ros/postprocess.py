@@ -30,9 +30,9 @@ def real_depth(
 
     `scale` is canonical over real metres (s, divided by the calibration factor); `depth_range`
     real metres. Depth is +inf beyond the range and -inf too near (REP 117), NaN where the
-    uncertainty is above the limit or the network gave no number; `beyond_range` 'nan' or 'clamp'
-    (to the far limit) replaces +inf. sigma = depth * sqrt(2) * Laplace scale * sigma_factor; it is
-    NaN where the depth is not finite.
+    uncertainty of what lies within is above the limit or the network gave no number;
+    `beyond_range` 'nan' or 'clamp' (to the far limit) replaces +inf. sigma = depth * sqrt(2) *
+    Laplace scale * sigma_factor; it is NaN where the depth is not finite.
     """
     depth = prediction.depth * np.float32(1 / scale)
     relative = prediction.scale * np.float32(math.sqrt(2) * sigma_factor)
@@ -46,7 +46,8 @@ def real_depth(
     depth[too_near & ~beyond] = -np.inf
     if max_relative_uncertainty > 0:
         # Not `>`: an uncertainty that is no number is none that can be trusted.
-        depth[np.isfinite(depth) & ~(relative <= max_relative_uncertainty)] = np.nan
+        uncertain = ~(relative <= max_relative_uncertainty)
+        depth[np.isfinite(depth) & ~beyond & uncertain] = np.nan
     lost = ~numbers(prediction)
     if lost.any():
         depth[restore(lost.astype(np.uint8), spec, cv2.INTER_NEAREST_EXACT) > 0] = np.nan

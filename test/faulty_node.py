@@ -1,11 +1,13 @@
 """
 dar_node with backends that fail on purpose, run by test_faults.py as a script.
 
-FAULTY is a list of NAME:N, best first: every N-th frame of that backend fails (0: none does).
+FAULTY is a list of NAME:N, best first: every N-th frame of that backend fails (0: none does), or,
+where N is `hang`, its first frame never returns.
 """
 
 import os
 import sys
+import time
 import weakref
 
 from dar_ros import backends
@@ -43,6 +45,8 @@ class Faulty:
     def start(self, *arguments):
         in_use = self._memory
         self._images += 1
+        if self._every == 'hang' and self._images > 0:
+            time.sleep(1e6)
         if self._every and self._images > 0 and self._images % self._every == 0:
             raise BackendError(f'{self.name}: fails on purpose')
         self._inner.start(*arguments)
@@ -51,7 +55,8 @@ class Faulty:
 
 def load(name, bundle, options):
     """Return the real CPU backend under a name of FAULTS."""
-    return Faulty(name, REAL('onnxruntime', bundle, options), int(FAULTS[name]))
+    every = FAULTS[name] if FAULTS[name] == 'hang' else int(FAULTS[name])
+    return Faulty(name, REAL('onnxruntime', bundle, options), every)
 
 
 backends.BACKENDS, backends._open = tuple(FAULTS), load

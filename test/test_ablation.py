@@ -1,6 +1,6 @@
 """Every switch of the ablation changes the computation it names, and nothing else."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -160,9 +160,14 @@ def test_the_report_is_a_mean_over_seeds(tmp_path):
             {**settings, 'name': 'x', 'seed': seed, 'out': str(tmp_path / str(seed))}
         )
         validation = {'abs_rel': [2 * error, error], 'd1': [0.1, 1 - error]}
-        save_checkpoint(
-            Path(config.out) / 'best', initial_model(config), {'validation': validation}
-        )
+        record = {'validation': validation, 'training': asdict(config), 'iteration': 1}
+        for name in ('best', 'last'):
+            save_checkpoint(Path(config.out) / name, initial_model(config), record)
         seeds.append(config)
     row = ablation.report({'x': seeds}).splitlines()[-1]
-    assert '| 0.600 0.300 | 0.700 | 0.200 0.400 |' in row
+    assert row.startswith('| x |') and '| 0.600 0.300 | 0.700 | 0.200 0.400 |' in row
+    # What was cut short, or trained otherwise, stands under no common budget.
+    longer = replace(seeds[0], stages=(replace(seeds[0].stages[0], iterations=4),))
+    assert '| x **(x: 1 of 4 iterations)** |' in ablation.report({'x': [longer, seeds[1]]})
+    other = replace(seeds[1], validate_every=7, model=replace(seeds[1].model, num_bins=16))
+    assert '**(x: other validate_every, model)**' in ablation.report({'x': [seeds[0], other]})

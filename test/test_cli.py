@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from dar_ros.cli import main
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -110,7 +112,39 @@ def test_errors_are_one_line(tmp_path, arguments, code, word):
 
 
 @pytest.mark.parametrize(
-    'arguments', [[], ['fly'], ['predict', 'x.png', '--out', 'y'], ['simulate', '--frames', '3']]
+    'arguments, option',
+    [
+        ('evaluate --awareness --flip', '--flip'),
+        ('evaluate --steadiness --flip', '--flip'),
+        ('evaluate --steadiness --data x', '--steadiness'),
+        ('evaluate --awareness --depth-max 5', '--awareness'),
+        ('evaluate --split-file x', '--split-file'),
+        ('evaluate --dataset folder --data x --split-file x', '--split-file'),
+        ('sheet x --out y --split-file x', '--split-file'),
+        ('calibrate --data x --fov 60', '--fov'),
+        ('calibrate --data x --focal 60', '--focal'),
+        ('calibrate --data x --straight-line', '--straight-line'),
+        ('calibrate --at x:1,1=2 --fov 60 --frames 3', '--frames'),
+        ('calibrate --at x:1,1=2 --fov 60 --dataset nyu', '--dataset'),
+        ('calibrate --at x:1,1=2 --fov 60 --dataset stereo --split-file x', '--dataset'),
+    ],
+)
+def test_an_option_without_effect_is_refused(arguments, option, capsys):
+    """It would be reported as if it were in force."""
+    assert main(arguments.split()) == 2
+    out, error = capsys.readouterr()
+    assert out == '' and error.count('\n') == 1 and option in error
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        [],
+        ['fly'],
+        ['simulate', '--split', 'val', '--frames', '3', '--out', 'x', '--seed', '-1'],
+        ['predict', 'x.png', '--out', 'y'],
+        ['simulate', '--frames', '3'],
+    ],
 )
 def test_wrong_use_exits_with_2(arguments):
     assert dar(*arguments, code=2).stdout == ''

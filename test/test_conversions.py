@@ -218,6 +218,32 @@ def test_an_orientation_tag_turns_nothing():
     assert conversions.compressed_to_rgb(compressed(tagged)).shape == (8, 16, 3)
 
 
+@pytest.mark.parametrize('bits', [8, 16])
+def test_a_compressed_mosaic_gets_its_colours_back(bits):
+    """compressed_image_transport passes a Bayer image on to PNG as it is, and says so."""
+    raw = np.random.default_rng(3).integers(0, 256, (16, 24), np.uint8)
+    raw = raw.astype(np.uint16) * 257 if bits == 16 else raw
+    encoding = f'bayer_grbg{bits}'
+    wanted = conversions.image_to_rgb(message(raw, encoding))
+    data = array.array('B', cv2.imencode('.png', raw)[1].tobytes())
+    for name, colour in (
+        (f'{encoding}; png compressed ', True),
+        ('mono8; png compressed ', False),
+    ):
+        found = conversions.compressed_to_rgb(CompressedImage(format=name, data=data))
+        assert np.array_equal(found, wanted) == colour
+    # What the plugin made colour or grey of before it compressed it is no mosaic.
+    wide = COLORS.repeat(16, 0).repeat(16, 1)
+    colour = array.array('B', cv2.imencode('.jpg', wide[..., ::-1])[1].tobytes())
+    name = f'{encoding}; jpeg compressed bgr8'
+    found = conversions.compressed_to_rgb(CompressedImage(format=name, data=colour))
+    assert np.abs(found[8::16, 8::16].astype(int) - COLORS).max() <= 4
+    grey = array.array('B', cv2.imencode('.jpg', gray_of(wide))[1].tobytes())
+    name = f'{encoding}; jpeg compressed mono8'
+    found = conversions.compressed_to_rgb(CompressedImage(format=name, data=grey))
+    assert (found[..., 0] == found[..., 1]).all() and (found[..., 0] == found[..., 2]).all()
+
+
 def broken(**changes):
     msg = message(COLORS, 'rgb8')
     for name, value in changes.items():

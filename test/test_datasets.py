@@ -12,7 +12,7 @@ from dar_ros.evaluation.calibrate import fit_depth_scale
 from dar_ros.evaluation.datasets import matched_disparity, open_dataset, spread
 from dar_ros.evaluation.evaluate import ause, bootstrap_interval, evaluate
 from dar_ros.geometry import Intrinsics
-from dar_ros.simulation.dataset import SimDataset, StoredFrame
+from dar_ros.simulation.dataset import StoredFrame
 
 RNG = np.random.default_rng(5)
 
@@ -285,45 +285,6 @@ def test_frames_are_spread_over_a_data_set():
     assert spread([], 5) == []
 
 
-@pytest.fixture
-def simulated(tmp_path):
-    """Write a shard of two frames, as `dar simulate` does."""
-    shard = tmp_path / 'shard-00000'
-    shard.mkdir()
-    np.save(shard / 'images.npy', np.zeros((2, 4, 6, 3), np.uint8))
-    np.save(shard / 'depth.npy', np.ones((2, 4, 6), np.float32))
-    np.save(shard / 'intrinsics.npy', np.ones((2, 4)))
-    (tmp_path / 'dataset.json').write_text('{"frames": 2}')
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ('break_it', 'message'),
-    [
-        (lambda f: (f / 'dataset.json').unlink(), 'no dataset.json'),
-        (lambda f: (f / 'dataset.json').write_text('{}'), 'dataset.json does not say `frames`'),
-        (lambda f: (f / 'dataset.json').write_text('['), 'dataset.json does not say `frames`'),
-        (lambda f: (f / 'shard-00000').rename(f / 'shards'), 'shard-00000 is missing'),
-        (lambda f: (f / 'shard-00000' / 'depth.npy').unlink(), 'depth.npy is missing'),
-        (lambda f: (f / 'shard-00000' / 'depth.npy').write_bytes(b'x'), 'depth.npy is no whole'),
-        (
-            lambda f: np.save(f / 'shard-00000' / 'depth.npy', np.ones((2, 3, 6), np.float32)),
-            'do not belong together',
-        ),
-        (
-            lambda f: np.save(f / 'shard-00000' / 'intrinsics.npy', np.ones((1, 4))),
-            'do not belong together',
-        ),
-    ],
-)
-def test_a_wrong_simulated_set_is_refused_in_one_line(simulated, break_it, message):
-    assert SimDataset(simulated)[1].depth.shape == (4, 6)
-    break_it(simulated)
-    with pytest.raises(UsageError, match=message) as caught:
-        SimDataset(simulated)
-    assert '\n' not in str(caught.value) and str(simulated) in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ('break_it', 'message'),
     [
@@ -358,6 +319,37 @@ def test_wrong_scenes_of_sunrgbd_are_refused_in_one_line(tmp_path):
     (scene / 'depth_bfx' / 'b.png').unlink()
     with pytest.raises(UsageError, match='9 numbers of K'):
         open_dataset('sunrgbd', tmp_path, tmp_path / 'split.txt')[0]
+
+
+def test_an_nyu_image_of_another_size_is_refused(tmp_path):
+    """The crop is in pixels of 640x480: elsewhere it would score another part of the picture."""
+    write_image(tmp_path / 'rgb.jpg', 48, 64)
+    write_depth(tmp_path / 'depth.png', np.full((48, 64), 3000))
+    (tmp_path / 'list.txt').write_text('rgb.jpg depth.png 518.8579\n')
+    with pytest.raises(UsageError, match='rgb.jpg is 64x48: the crop is made for 640x480'):
+        open_dataset('nyu', tmp_path, tmp_path / 'list.txt')[0]
+
+
+def test_kitti_depth_of_another_drive_is_refused(tmp_path):
+    """Sizes differ from day to day; both are larger than the crop."""
+    write_image(tmp_path / 'rgb.png', 375, 1242)
+    write_depth(tmp_path / 'depth.png', np.full((376, 1300), 256 * 20))
+    (tmp_path / 'list.txt').write_text('rgb.png depth.png 721.5\n')
+    with pytest.raises(UsageError, match='rgb.png.*differ in size'):
+        open_dataset('kitti', tmp_path, tmp_path / 'list.txt')[0]
+
+
+@pytest.mark.parametrize('fx', ['0', '-500', 'NaN', 'Infinity'])
+def test_a_focal_length_that_no_camera_has_is_refused(folder, fx):
+    (folder / 'intrinsics.json').write_text(f'{{"fx": {fx}, "fy": 500, "cx": 3, "cy": 2}}')
+    with pytest.raises(UsageError, match='a.png: no camera has the Intrinsics'):
+        open_dataset('folder', folder)[0]
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / 'list.txt').write_bytes(b'\xff\xfe\x00image')
+    with pytest.raises(UsageError, match='list.txt is no list of frames'):
+        open_dataset('nyu', tmp_path, tmp_path / 'list.txt')
 
 
 def test_a_small_kitti_image_is_refused(tmp_path):

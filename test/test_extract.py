@@ -85,3 +85,79 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UsageError, match='cannot be read'):
         extract(tmp_path / 'empty', topics, tmp_path / 'none')
+
+
+def test_a_missing_image_moves_no_other_pair():
+    """At 60 Hz the next image is nearer than the slop: each would take its neighbour's depth."""
+    pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
+    pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+    from dar_ros.ros.extract import _pairs
+
+    missing = {0: (1, 5), 1: (5, 8, 9)}  # images, depths
+    messages = [(2, 'CameraInfo', 'the camera')]
+    for i in range(12):
+        for kind in (0, 1):
+            if i not in missing[kind]:
+                messages.append((kind, 'Image', numbered(i, kind)))
+    found = [(int(rgb[0, 0, 0]), round(1000 * depth[0, 0])) for _, rgb, depth, _ in
+             _pairs(iter(messages), 20_000_000)]  # fmt: skip
+    assert found == [(i + 1, i + 1) for i in range(12) if i not in (1, 5, 8, 9)]
+    again = [(kind, name, m) for kind, name, m in messages if kind != 1 or m.header.stamp.sec == 9]
+    assert list(_pairs(iter(again), 20_000_000)) == []
+
+
+def test_a_clock_that_is_set_back_begins_anew():
+    pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
+    pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+    from dar_ros.ros.extract import _pairs
+
+    messages = [(2, 'CameraInfo', 'the camera')]
+    for i in [*range(200, 204), *range(4)]:
+        messages += [(kind, 'Image', numbered(i, kind)) for kind in (0, 1)]
+    found = [round(1000 * depth[0, 0]) for _, _, depth, _ in _pairs(iter(messages), 20_000_000)]
+    assert found == [*range(201, 205), *range(1, 5)]
+
+
+def numbered(i, kind):
+    """Return image or depth number `i` of a 60 Hz camera, its number, from 1, in every pixel."""
+    from sensor_msgs.msg import Image
+
+    pixels = np.full((2, 2), i + 1, np.uint16) if kind else np.full((2, 2, 3), i + 1, np.uint8)
+    msg = Image(height=2, width=2, encoding='16UC1' if kind else 'rgb8', step=4 if kind else 6)
+    msg.data = pixels.tobytes()
+    stamp = 10**9 + i * 10**9 // 60
+    msg.header.stamp.sec, msg.header.stamp.nanosec = divmod(stamp, 10**9)
+    return msg
+
+
+def test_a_bag_of_ros_1(tmp_path):
+    """Its CameraInfo has K, D, R and P."""
+    pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    from dar_ros.ros.extract import extract
+
+    store = get_typestore(Stores.ROS1_NOETIC)
+    types = store.types
+    time = types['builtin_interfaces/msg/Time'](1, 0)
+    header = types['std_msgs/msg/Header'](0, time, 'camera')
+    image = types['sensor_msgs/msg/Image']
+    k, roi = np.array([50.0, 0, 15.5, 0, 50, 11.5, 0, 0, 1]), (0, 0, 0, 0, False)
+    messages = {
+        '/info': types['sensor_msgs/msg/CameraInfo'](
+            header, 24, 32, 'plumb_bob', np.zeros(5), k, np.eye(3).ravel(), np.zeros(12), 0, 0,
+            types['sensor_msgs/msg/RegionOfInterest'](*roi),
+        ),
+        '/rgb': image(header, 24, 32, 'rgb8', 0, 96, np.zeros(24 * 96, np.uint8)),
+        '/depth': image(header, 24, 32, '16UC1', 0, 64, np.full(24 * 32, 1500, '<u2').view('u1')),
+    }  # fmt: skip
+    with Writer(tmp_path / 'drive.bag') as writer:
+        for topic, message in messages.items():
+            connection = writer.add_connection(topic, message.__msgtype__, typestore=store)
+            data = store.serialize_ros1(message, message.__msgtype__)
+            writer.write(connection, 10**9, data)
+    assert extract(tmp_path / 'drive.bag', ('/rgb', '/depth', '/info'), tmp_path / 'mine') == 1
+    (frame,) = open_dataset('folder', tmp_path / 'mine')
+    assert frame.intrinsics == Intrinsics(50, 50, 15.5, 11.5)
+    assert np.allclose(frame.depth, 1.5)

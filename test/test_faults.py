@@ -20,6 +20,8 @@ from lifecycle_msgs.msg import Transition
 from ros_client import FOCAL, SIZE, Client, array_of
 from sensor_msgs.msg import CameraInfo, Image
 
+from dar_ros.ros.node import STOP_PATIENCE
+
 FAULTY = str(Path(__file__).with_name('faulty_node.py'))
 MEASURED = str(Path(__file__).with_name('measured_node.py'))
 NODE = 'dar_ros.ros.node'
@@ -136,6 +138,27 @@ def test_the_next_backend_takes_over(start_process, client, rgb):
 # Camera and subscribers
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_backend_that_hangs_leaves_the_node_its_answers_and_its_end(
+    start_process, client, rgb, number
+):
+    """A signal ends it before `ros2 launch` would kill it, and not with 0: it was no clean end."""
+    process = start_process(FAULTY, FAULTY='onnxruntime:hang')
+    client.wait_for_node()
+    with Stream(client, rgb, 5):
+        assert client.sees(ERROR, 'no depth for')
+        if number == signal.SIGINT:
+            assert not client.transition(Transition.TRANSITION_DEACTIVATE)
+            assert client.set(num_steps=2).successful
+            assert 'deactivate again' in process.log.read_text()
+    before = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(30) == 1
+    assert time.monotonic() - before < STOP_PATIENCE + 2
+    log = process.log.read_text()
+    assert 'the process ends without it' in log and 'Traceback' not in log
+
+
 def test_a_camera_at_200_hz(node, client, rgb):
     """What cannot be served is dropped and counted, and memory stays."""
     with Stream(client, rgb, 200) as camera:
@@ -202,6 +225,9 @@ def test_distortion_another_shape_and_the_trained_span_are_announced(node, clien
     client.ask(rgb)
     bent = {'d': [0.1, 0.0, 0.0, 0.0, 0.0], 'distortion_model': 'plumb_bob'}
     assert client.told(rgb, WARN, 'the image is distorted', camera=bent)
+    # Zeros of this model are an ideal fisheye, or a straight image whose model nobody changed.
+    fisheye = {'d': [0.0] * 4, 'distortion_model': 'equidistant'}
+    assert client.told(rgb, WARN, 'equidistant with D of zeros', camera=fisheye)
     other = {'width': 640, 'height': 480}
     assert client.told(rgb, WARN, 'camera_info is of 640x480 pixels', camera=other)
     assert client.set(depth_max=500.0).successful

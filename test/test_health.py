@@ -19,13 +19,13 @@ class Watched:
         self.now = 100.0
         self.health = Health(lambda: self.now)
 
-    def run(self, seconds, rate=10.0, warnings=(), **options):
+    def run(self, seconds, rate=10.0, warnings=(), total=0.02, **options):
         """Frames at a rate for some seconds, with a status every second; returns the last."""
         for i in range(round(seconds * rate)):
             self.now += 1 / rate
             self.health.image()
-            self.health.frame(3, {'step_1': 0.01, 'total': 0.02}, warnings)
-            if i % round(rate) == 0:
+            self.health.frame(3, {'step_1': 0.01, 'total': total}, warnings)
+            if i % max(1, round(rate)) == 0:
                 self.status(**options)
         return self.status(**options)
 
@@ -140,6 +140,37 @@ def test_a_rate_below_the_threshold(watched):
     assert watched.run(2, min_rate=5.0).level == OK
     assert watched.run(2, min_rate=20.0, wanted=False).level == OK
     assert watched.run(2, min_rate=20.0).level == OK  # somebody has only just subscribed
+
+
+@pytest.mark.parametrize('rate, least', [(0.5, 0.45), (0.25, 0.2), (15.0, 14.5)])
+def test_a_rate_that_is_kept_is_never_announced(watched, rate, least):
+    """Whenever somebody looks: between two slow frames as well."""
+    watched.run(30, rate, min_rate=least)
+    for _ in range(40):
+        watched.now += 0.8 / rate
+        watched.health.image()
+        status = watched.status(min_rate=least)
+        assert status.level == OK, status.message
+        assert float(values(status)['rate (Hz)']) == pytest.approx(rate, abs=0.06)
+        watched.now += 0.2 / rate
+        watched.health.frame(3, {'total': 0.02}, ())
+    assert 'less than min_rate' in watched.run(30, rate / 1.5, min_rate=least).message
+
+
+def test_a_model_that_needs_long_is_not_taken_for_one_that_hangs(watched):
+    """Six seconds a frame, every frame published."""
+    watched.run(30, rate=1 / 6, total=6.0)
+    for _ in range(3):
+        watched.health.image()
+        for _ in range(6):
+            watched.now += 1
+            watched.health.image()
+            assert watched.status().level == OK
+        watched.health.frame(3, {'total': 6.0}, ())
+    for _ in range(20):
+        watched.now += 1
+        watched.health.image()
+    assert watched.status().level == ERROR
 
 
 def test_memory_is_bounded(watched):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dar_ros.backends.base import Backend, Prediction
-from dar_ros.evaluation.evaluate import evaluate, row_median_depth
+from dar_ros.evaluation.evaluate import evaluate, row_median_depth, table
 from dar_ros.evaluation.metrics import depth_metrics, mean_metrics
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthPipeline
@@ -104,6 +104,34 @@ def test_beyond_by_what_was_said_and_by_what_was_there(bundle):
     frame.depth[bundle.input_size[0] // 4 : bundle.input_size[0] // 2] = 2.0
     report = evaluate(DepthPipeline(KnownBackend(bundle)), [frame], progress=False)
     assert (report['beyond_precision'], report['beyond_recall']) == (0.5, 1.0)
+
+
+def test_nothing_is_said_of_beyond_where_nothing_is_known_of_it(bundle):
+    """Of a data set with a cap: what lies farther has no depth, and can confirm nothing."""
+    frame = Frame(bundle, known=False)
+    frame.depth[: bundle.input_size[0] // 4] = np.nan
+    report = evaluate(DepthPipeline(KnownBackend(bundle)), [frame], progress=False)
+    assert report['beyond_precision'] is report['beyond_recall'] is None
+
+
+def test_a_frame_of_nothing_but_sky_counts_for_beyond(bundle):
+    """Half of it is called beyond; it has no depth to score."""
+    sky = Frame(bundle)
+    sky.depth[:] = np.inf
+    report = evaluate(DepthPipeline(KnownBackend(bundle)), [Frame(bundle), sky], progress=False)
+    assert report['beyond_recall'] == pytest.approx(2 / 3) and report['frames'] == 1
+
+
+def test_warnings_of_the_pipeline_are_reported(bundle):
+    """Those of other numbers as one, with one of them as an example."""
+    frames = [Frame(bundle) for _ in range(3)]
+    frames[0].intrinsics, frames[1].intrinsics = (
+        Intrinsics(f, f, 10, 10) for f in (9000.0, 9100.0)
+    )
+    report = evaluate(DepthPipeline(KnownBackend(bundle)), frames, progress=False)
+    (warning,) = report['warnings']
+    assert warning['frames'] == 2 and 'outside the trained' in warning['example']
+    assert 'warning in 2 frames: the depth range is' in table(report)
 
 
 def test_a_frame_without_any_answer_leaves_the_other_figures(bundle):

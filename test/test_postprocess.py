@@ -51,6 +51,21 @@ def test_uncertain_pixels_become_nan():
     assert np.isnan(real_depth(unknown, SAME, 1.0, (0.1, 10), 1, 'inf', limit * 1.01)[0]).all()
 
 
+@pytest.mark.parametrize('uncertainty', [0.05, 0.5])
+def test_what_is_beyond_is_so_however_uncertain_it_is(uncertainty):
+    """Whatever stands for it: a planner frees the same lines of sight by +inf as by the limit."""
+    classes = np.full((8, 8), IN_RANGE, np.uint8)
+    classes[:4] = BEYOND
+    far = Prediction(*(prediction().__dict__ | {'range_class': classes}).values())
+    far.scale[:] = uncertainty
+    found, clamped = (
+        real_depth(far, SAME, 1.0, (0.1, 10), 1, policy, 0.2)[0] for policy in ('inf', 'clamp')
+    )
+    assert (found[:4] == np.inf).all() and (clamped[:4] == 10).all()
+    assert np.array_equal(found[4:], clamped[4:], equal_nan=True)
+    assert np.isnan(found[4:]).all() == (uncertainty > 0.2)
+
+
 def test_resize_invents_no_depth_between_two_surfaces():
     depth = np.full((48, 64), 1.0, np.float32)
     depth[:, 32:] = 5.0

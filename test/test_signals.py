@@ -76,10 +76,22 @@ def test_a_build_ends_with_the_process():
     from dar_ros.ros.node import DarNode
 
     context, lines = rclpy.Context(), []
-    node = SimpleNamespace(context=context, get_logger=lambda: SimpleNamespace(info=lines.append))
+    node = SimpleNamespace(
+        context=context, get_logger=lambda: SimpleNamespace(info=lines.append), _stopping=False
+    )
     rclpy.init(context=context)
     DarNode._progress(node, 'half')
     rclpy.shutdown(context=context)
     with pytest.raises(KeyboardInterrupt):
         DarNode._progress(node, 'more')
     assert lines == ['half']
+
+
+def test_a_build_ends_with_a_deactivation():
+    from dar_ros.ros.node import DarNode
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    with pytest.raises(KeyboardInterrupt):
+        DarNode._progress(SimpleNamespace(context=context, _stopping=True), 'half')
+    rclpy.shutdown(context=context)

@@ -193,6 +193,15 @@ def test_a_mesh_stands_at_its_place_in_its_size_and_the_right_way_up():
     renderer.close()
 
 
+def test_a_wide_picture_is_rendered_to_its_end():
+    """MuJoCo's frame buffer has a size of its own; beyond it lies whatever memory held."""
+    renderer = Renderer(16, 2100)
+    renderer.load([], [])
+    frame = renderer.render((0, 0, 1.0), 0.0, 0.0, 0.0, 60)
+    renderer.close()
+    assert np.isinf(frame.depth).all() and frame.image[:, 2048:].min() > 50
+
+
 def test_hands_reach_into_the_picture(renderer):
     """They are 0.15 to 0.9 m away, and most poses show some of them."""
     rng = np.random.default_rng(2)

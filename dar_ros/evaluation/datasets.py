@@ -87,15 +87,17 @@ class NyuDataset(_Frames):
     Depth is 16-bit PNG in millimetres; the Eigen crop and 10 m cap apply.
     """
 
-    crop, cap = (45, 471, 41, 601), 10.0
+    size, crop, cap = (480, 640), (45, 471, 41, 601), 10.0
 
     def __init__(self, root, split):
         super().__init__(_listed(root, split))
 
     def _frame(self, image, depth, _):
         rgb, metres = read_rgb(image), read_depth(depth, 1000)
-        intrinsics = NYU_INTRINSICS.scale(rgb.shape[1] / 640, rgb.shape[0] / 480)
-        return _stored(rgb, only(metres, self.crop, 1e-3, self.cap), intrinsics, image)
+        if rgb.shape[:2] != self.size:
+            rows, columns = rgb.shape[:2]
+            raise UsageError(f'{image} is {columns}x{rows}: the crop is made for 640x480')
+        return _stored(rgb, only(metres, self.crop, 1e-3, self.cap), NYU_INTRINSICS, image)
 
 
 class KittiDataset(_Frames):
@@ -116,6 +118,7 @@ class KittiDataset(_Frames):
 
     def _frame(self, image, depth, focal):
         rgb, metres = read_rgb(image), read_depth(depth, 256)
+        _require_same_size(rgb, metres, image)
         rows, columns = self.size
         top, left = rgb.shape[0] - rows, (rgb.shape[1] - columns) // 2
         if top < 0 or left < 0:
@@ -275,9 +278,15 @@ def _load_npy(path):
     return np.where(depth > 0, depth, np.nan)
 
 
-def _stored(rgb, metres, intrinsics, name):
+def _require_same_size(rgb, metres, name):
     if metres.shape != rgb.shape[:2]:
         raise UsageError(f'{name}: image {rgb.shape[:2]} and depth {metres.shape} differ in size')
+
+
+def _stored(rgb, metres, intrinsics, name):
+    _require_same_size(rgb, metres, name)
+    if not (np.isfinite(intrinsics.matrix()).all() and min(intrinsics.fx, intrinsics.fy) > 0):
+        raise UsageError(f'{name}: no camera has the {intrinsics} that it comes with')
     return StoredFrame(np.ascontiguousarray(rgb), np.ascontiguousarray(metres), intrinsics)
 
 
@@ -297,7 +306,10 @@ def _only_file(folder):
 def _lines(path):
     if path is None:
         raise UsageError('this data set needs its list of frames: --split-file FILE')
-    lines = _existing(Path(path), 'list of frames').read_text().splitlines()
+    try:
+        lines = _existing(Path(path), 'list of frames').read_text().splitlines()
+    except UnicodeDecodeError:
+        raise UsageError(f'{path} is no list of frames, which is text') from None
     lines = [line.strip() for line in lines if line.strip()]
     if not lines:
         raise UsageError(f'{path} is empty')

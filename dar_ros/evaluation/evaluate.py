@@ -1,6 +1,7 @@
 """`dar evaluate`: a bundle, through the pipeline, against a data set's true depth."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,9 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
     recall of "beyond", abs_rel by depth, a 95 % bootstrap interval of abs_rel over images, abs_rel
     after scaling each image by its median ratio, the row-median baseline on the scored pixels if
     the bundle carries one, and the last step's metrics when what it puts out of range counts as
-    the range's ends (`clamped`), as published evaluations have it. All are means over images but
-    precision, recall and the depth buckets, which are over pixels.
+    the range's ends (`clamped`), as published evaluations have it, and what the pipeline warned of
+    in how many frames. All are means over images but precision, recall and the depth buckets,
+    which are over pixels; precision and recall are None where nothing is known to be beyond.
     """
     bundle = pipeline.bundle
     settings = settings or DepthSettings()
@@ -51,15 +53,20 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
     rows, shares = [[] for _ in range(steps)], [[] for _ in range(steps)]
     clamped, baseline, coverage = [], [], []
     beyond = np.zeros(3)  # predicted and true, predicted, true
-    seconds = [[] for _ in range(steps)]
+    seconds, warnings = [[] for _ in range(steps)], {}  # kind: [frames, one of them]
     buckets, sparsification, aligned = np.zeros((2, len(BUCKETS) - 1)), [], []
     for i in tqdm(spread(frames, count), desc='evaluate', unit='frame', disable=not progress):
         frame = frames[i]
         image, truth = np.array(frame.image), np.array(frame.depth)
-        valid = (truth >= near) & (truth <= far)
-        if not valid.any():
+        valid, true = (truth >= near) & (truth <= far), truth > far
+        if not (valid.any() or true.any()):
             continue
         results = list(pipeline.per_step(image, frame.intrinsics, settings))
+        _count_warnings(warnings, results)
+        predicted = np.isposinf(results[-1].depth) & ~np.isnan(truth)
+        beyond += [(predicted & true).sum(), predicted.sum(), true.sum()]
+        if not valid.any():
+            continue
         for row, result in zip(seconds, results):
             row.append(runtime(result))
         if flip:
@@ -83,8 +90,6 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
             sparsification.append(ause(relative, last.sigma[scored] / last.depth[scored]))
             ratio = np.median(true_depth / last.depth[scored])
             aligned.append(float(np.abs(last.depth[scored] * ratio / true_depth - 1).mean()))
-        predicted, true = np.isposinf(last.depth) & ~np.isnan(truth), truth > far
-        beyond += [(predicted & true).sum(), predicted.sum(), true.sum()]
         if 'baseline_row_medians' in bundle.manifest and scored.any():
             guess = row_median_depth(bundle, truth.shape, frame.intrinsics)
             baseline.append(depth_metrics(np.clip(guess, near, far), truth, scored)['abs_rel'])
@@ -111,14 +116,23 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
             {'from': low, 'to': high, 'abs_rel': _ratio(total, pixels), 'pixels': int(pixels)}
             for low, high, total, pixels in zip(BUCKETS[:-1], BUCKETS[1:], *buckets)
         ],
-        'beyond_precision': _ratio(beyond[0], beyond[1]),
+        # Of a data set that is cut at a cap nothing is known to be beyond.
+        'beyond_precision': _ratio(beyond[0], beyond[1]) if beyond[2] else None,
         'beyond_recall': _ratio(beyond[0], beyond[2]),
         'baseline_abs_rel': float(np.mean(baseline)) if baseline else None,
+        'warnings': [{'frames': n, 'example': text} for n, text in warnings.values()],
         'depth_range': [near, far],
         'model': bundle.name,
         'backend': pipeline.backend.name,
         'median_seconds': medians[-1],
     }
+
+
+def _count_warnings(counts, results):
+    """Add the warnings of a frame, those that differ in their numbers alone as one."""
+    kinds = {re.sub(r'\d+(\.\d+)?', '#', text): text for r in results for text in r.warnings}
+    for kind, text in kinds.items():
+        counts.setdefault(kind, [0, text])[0] += 1
 
 
 def _average_with_mirrored(results, pipeline, image, intrinsics, settings):
@@ -215,6 +229,7 @@ def table(report):
             for b in report['abs_rel_by_depth']
             if b['pixels']
         ]
+    lines += [f'warning in {w["frames"]} frames: {w["example"]}' for w in report['warnings']]
     if not report['counts']:
         lines.append(f'less than {FULL_SHARE:.0%} scored: these figures do not count')
     if report['baseline_abs_rel'] is not None:

@@ -125,20 +125,29 @@ def compressed_to_rgb(msg):
     """
     sensor_msgs/CompressedImage (JPEG, PNG) -> RGB uint8 (H, W, 3); FrameError if it does not
     decode.
+
+    Its format begins with the encoding of what was compressed (compressed_image_transport): one
+    channel of Bayer's may be a mosaic still, unless `compressed mono8` says that it is grey.
     """
     data = np.frombuffer(msg.data, np.uint8)
     width, height = _compressed_size(data.tobytes(), msg.format)
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and height * width <= MAX_PIXELS):
         raise FrameError(f'compressed image announces {width}x{height} pixels, which is too large')
+    encoding = msg.format.split(';')[0].strip()
+    mosaic = encoding.startswith('bayer_') and 'compressed mono' not in msg.format
     # The camera's own pixels: an orientation tag would turn them away from its camera_info.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_UNCHANGED if mosaic and encoding in _ENCODINGS else cv2.IMREAD_COLOR
     try:
-        image = cv2.imdecode(data, flags)
+        image = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise FrameError(f'compressed image does not decode: {first_line(error)}') from None
     if image is None or image.shape[:2] != (height, width):
         raise FrameError(f'compressed image of format {msg.format!r} does not decode')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image.ndim == 3:
+        return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    return cv2.cvtColor(image, _ENCODINGS[encoding][2])
 
 
 def _compressed_size(data, name):

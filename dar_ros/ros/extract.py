@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,7 +24,8 @@ def extract(bag, topics, out, every=1, slop=0.02):
     Write pairs of image and depth whose stamps differ by at most `slop` seconds; return how many.
 
     `topics`: image (raw or compressed), depth registered to it, camera_info of the image. A frame
-    that cannot be decoded is left out. Memory holds the unpaired frames of one second at most.
+    that cannot be decoded is left out. Each is the other's nearest: where one is missing, its
+    partner does not take a neighbour's. Memory holds the frames of one second at most.
     """
     bag, out = Path(bag), Path(out)
     if not bag.exists():
@@ -45,6 +47,8 @@ def _messages(reader, topics):
     wanted = [c for c in reader.connections if c.topic in topics]
     for connection, _, data in reader.messages(wanted):
         message = reader.deserialize(data, connection.msgtype)
+        if connection.msgtype.endswith('CameraInfo'):  # K, D, R and P in a ROS 1 bag
+            message = SimpleNamespace(**{k.lower(): v for k, v in vars(message).items()})
         yield topics.index(connection.topic), connection.msgtype, message
 
 
@@ -56,35 +60,53 @@ def _stamp(message):
 def _write_pairs(messages, out, every, slop, rectified):
     for name in ('image', 'depth', 'intrinsics'):
         (out / name).mkdir(parents=True, exist_ok=True)
-    info, waiting, pairs, written = None, ({}, {}), 0, 0
+    written = 0
+    for number, (stamp, rgb, depth, info) in enumerate(_pairs(messages, slop)):
+        if number % every == 0 and _write(out, stamp, rgb, depth, info, rectified):
+            written += 1
+    if not written:
+        raise UsageError('no image with depth and a calibrated camera_info was found in the bag')
+    return written
+
+
+def _pairs(messages, slop):
+    """Yield (stamp of the image, RGB, metres, the latest CameraInfo) of every pair."""
+    info, waiting, newest = None, ({}, {}), [0, 0]  # images and depth by their stamps
+
+    def settled(everything=False):
+        images, depths = waiting
+        for now in sorted(images):
+            # Whatever comes later is farther than `slop` from this image and from its partner.
+            seen = min(newest) > now + 2 * slop or max(newest) > now + 10**9
+            if not (seen or everything):
+                return
+            match = min(depths, key=lambda stamp: abs(stamp - now), default=None)
+            if match is not None and abs(match - now) <= slop and info is not None:
+                if min(images, key=lambda stamp: abs(stamp - match)) == now:
+                    yield now, images[now], depths.pop(match), info
+            del images[now]
+        for old in [stamp for stamp in depths if stamp < max(newest) - 10**9]:
+            del depths[old]
+
     for kind, msgtype, message in messages:
         if kind == 2:
             info = message
             continue
         now = _stamp(message)
+        if now < newest[kind] - 10**9:  # the clock was set back
+            yield from settled(everything=True)
+            waiting, newest = ({}, {}), [0, 0]
+        newest[kind] = max(newest[kind], now)
         try:
             if kind == 1:
-                decoded = image_to_metres(message)
+                waiting[1][now] = image_to_metres(message)
             else:
                 decode = compressed_to_rgb if 'Compressed' in msgtype else image_to_rgb
-                decoded = decode(message)
+                waiting[0][now] = decode(message)
         except FrameError:
             continue
-        waiting[kind][now] = decoded
-        for frames in waiting:
-            for old in [stamp for stamp in frames if stamp < now - 10**9]:
-                del frames[old]
-        other = waiting[1 - kind]
-        match = min(other, key=lambda stamp: abs(stamp - now), default=None)
-        if match is None or abs(match - now) > slop or info is None:
-            continue
-        rgb, depth = (frames.pop(now if i == kind else match) for i, frames in enumerate(waiting))
-        if pairs % every == 0 and _write(out, now, rgb, depth, info, rectified):
-            written += 1
-        pairs += 1
-    if not written:
-        raise UsageError('no image with depth and a calibrated camera_info was found in the bag')
-    return written
+        yield from settled()
+    yield from settled(everything=True)
 
 
 def _write(out, stamp, rgb, depth, info, rectified):

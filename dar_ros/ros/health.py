@@ -8,7 +8,9 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 WINDOW = 5.0  # seconds over which rates and latencies are taken, and for which an error is shown
-NO_DEPTH = 5.0  # seconds without depth, somebody waiting and images coming, that are an error
+NO_DEPTH = 5.0  # seconds without depth, somebody waiting and images coming, that are an error;
+FRAMES_LATE = 3  # but never less than so many times what the last frame took
+FEW = 3  # intervals of `min_rate` that the window must hold to judge it by
 NO_IMAGE = 2.0  # seconds without an image that are worth a warning
 
 
@@ -17,7 +19,8 @@ class Health:
 
     def __init__(self, clock=time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
-        self._frames = deque()  # (time, {stage: seconds})
+        self._frames, self._window = deque(), WINDOW  # (time, {stage: seconds})
+        self._last_total = 0.0  # seconds that the last frame took
         self.received = self.dropped = self.refused = self.processed = self.backend_failures = 0
         self.steps, self.warnings = 0, ()
         self.last_error = self._refusal = self._failure = ''
@@ -62,11 +65,22 @@ class Health:
             self._waiting_since = None
             self.steps, self.warnings = steps, tuple(warnings)
             self._frames.append((now, timings))
+            self._last_total = timings.get('total', 0.0)
             self._trim(now)
 
     def _trim(self, now):
-        while self._frames and self._frames[0][0] < now - WINDOW:
+        while self._frames and self._frames[0][0] < now - self._window:
             self._frames.popleft()
+
+    def _rate(self, now):
+        """Frames a second; silence since the last counts once it is longer than is usual."""
+        if len(self._frames) < 2:
+            return 0.0
+        (first, _), (last, _) = self._frames[0], self._frames[-1]
+        intervals = len(self._frames) - 1
+        usual = (last - first) / intervals
+        span = last - first if now - last <= 2 * usual else now - first
+        return intervals / span if span else 0.0
 
     def status(self, name, bundle, backend, note='', active=True, wanted=True, min_rate=0.0):
         """
@@ -77,10 +91,9 @@ class Health:
         """
         with self._lock:
             now = self._clock()
+            self._window = max(WINDOW, FEW / min_rate if min_rate else 0.0)
             self._trim(now)
-            frames = [timings for _, timings in self._frames]
-            span = now - self._frames[0][0] if len(frames) > 1 else 0.0
-            rate = (len(frames) - 1) / span if span else 0.0
+            frames, rate = [timings for _, timings in self._frames], self._rate(now)
             if not (active and wanted):
                 self._wanted_since = None
             elif self._wanted_since is None:
@@ -123,14 +136,14 @@ class Health:
         elif None not in (self._wanted_since, self._waiting_since):
             # The backend hangs, or another is being opened.
             waited = now - max(self._waiting_since, self._wanted_since)
-            if waited > NO_DEPTH:
+            if waited > max(NO_DEPTH, FRAMES_LATE * self._last_total):
                 message = f'no depth for {waited:.0f} s, though images come'
                 return DiagnosticStatus.ERROR, '; '.join([message, *warnings])
         if now - self._refused_time < WINDOW:
             warnings.append(f'frame refused: {self._refusal}')
         if self._frames:  # of the last frame, unless that is long ago
             warnings += self.warnings
-        if self._wanted_since is not None and now - self._wanted_since > WINDOW:
+        if self._wanted_since is not None and now - self._wanted_since > self._window:
             if rate < min_rate:
                 warnings.append(f'{rate:.1f} Hz is less than min_rate, {min_rate:g} Hz')
         if warnings:

@@ -5,6 +5,7 @@ not to.
 Callbacks only store the newest image; one thread converts, infers and publishes.
 """
 
+import os
 import sys
 import threading
 import time
@@ -36,8 +37,11 @@ from dar_ros.ros.rectification import Rectifier
 from dar_ros.serving import Serving
 
 INFO_PATIENCE = 2.0  # seconds for which a camera that announces camera_info may keep us waiting
+INFERENCE = 'inference'  # the thread's name
 IMAGE = {'raw': (Image, 'image'), 'compressed': (CompressedImage, 'image/compressed')}
 THROTTLE = 5.0  # seconds between two log lines of one kind
+# Seconds that the inference thread has to end in: `ros2 launch` kills after ten.
+STOP_PATIENCE = 8.0
 
 
 class DarNode(LifecycleNode):
@@ -95,7 +99,8 @@ class DarNode(LifecycleNode):
             self._subscribe()
         except Exception as error:  # a quality of service that does not exist, say
             return self._failure(error, self._stop_working)
-        self._worker = threading.Thread(target=self._work, name='inference')
+        # A daemon: a GPU call that never returns must not keep the process from ending.
+        self._worker = threading.Thread(target=self._work, name=INFERENCE, daemon=True)
         self._worker.start()
         return super().on_activate(state)
 
@@ -121,8 +126,9 @@ class DarNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def on_deactivate(self, state):
-        """Stop publishing and leave the camera alone."""
-        self._stop_working()
+        """Stop publishing, leave the camera alone; FAILURE while the backend does not return."""
+        if not self._stop_working():
+            return TransitionCallbackReturn.FAILURE
         return super().on_deactivate(state)
 
     def on_cleanup(self, state):
@@ -131,9 +137,9 @@ class DarNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state):
-        """Release everything, from any state."""
-        self._stop_working()
-        self._release()
+        """Release everything, from any state; but not a backend that is still at work."""
+        if self._stop_working():
+            self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self):
@@ -146,6 +152,7 @@ class DarNode(LifecycleNode):
         return self.on_shutdown(state)
 
     def _stop_working(self):
+        """Whether the inference thread has ended, as it was told to."""
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         self._subscriptions_made = []
@@ -153,13 +160,21 @@ class DarNode(LifecycleNode):
             with self._wake:
                 self._stopping = True
                 self._wake.notify()
-            self._worker.join()
-        self._worker, self._slot = None, None
+            self._worker.join(STOP_PATIENCE)
+            if self._worker.is_alive():
+                message = f'{self.serving.backend} has not returned for {STOP_PATIENCE:g} s'
+                if rclpy.ok(context=self.context):
+                    self.get_logger().error(f'{message}; deactivate again, or end the process')
+                else:  # whose log is closed
+                    print(f'{message}; the process ends without it', file=sys.stderr, flush=True)
+                return False
+        self._worker, self._slot, self._stopping = None, None, False
         self._infos.clear()
+        return True
 
     def _progress(self, text):
-        """Log a line about a build of minutes; end it where a signal ends the process."""
-        if not rclpy.ok(context=self.context):
+        """Log a line about a build of minutes; end it where the node or the process is to end."""
+        if self._stopping or not rclpy.ok(context=self.context):
             raise KeyboardInterrupt
         self.get_logger().info(text)
 
@@ -218,7 +233,7 @@ class DarNode(LifecycleNode):
                 # with it the memory that opening anew needs.
                 try:
                     done = self.serving.recover(failed)
-                except KeyboardInterrupt:  # of _progress: the process ends
+                except KeyboardInterrupt:  # of _progress
                     return
                 if done:
                     self.get_logger().warning(done)
@@ -279,6 +294,11 @@ class DarNode(LifecycleNode):
         if not paired:
             warnings.append("no camera_info has the image's stamp: the latest is used")
         warnings += shape_warning(info, size)
+        if info.distortion_model == 'equidistant' and not (any(info.d) or self._arrives_rectified):
+            warnings.append(
+                'camera_info is equidistant with D of zeros: taken for a camera without '
+                'distortion, as image_geometry does, and not for an ideal fisheye'
+            )
         if any(info.d) and not self._rectify and not self._arrives_rectified:
             warnings.append(
                 'the image is distorted; set rectify, or subscribe to a rectified image'
@@ -321,9 +341,12 @@ def autostart(node):
 
 
 def main(args=None):
-    """Run the node until Ctrl-C or SIGTERM; exit code 0 then."""
+    """Run the node until Ctrl-C or SIGTERM; exit code 0 then, 1 if the backend hangs."""
     keep_freed_memory()
-    return run_node(DarNode, 'dar_node', args, autostart)
+    code = run_node(DarNode, 'dar_node', args, autostart)
+    if any(thread.name == INFERENCE for thread in threading.enumerate()):
+        os._exit(1)  # it would hang in whatever the libraries tidy up
+    return code
 
 
 if __name__ == '__main__':

@@ -7,10 +7,12 @@ Simulated data sets on disk: seeded, resumable, written by several processes.
 A shard depends on (seed, split, shard number) only.
 """
 
+import functools
 import json
 import multiprocessing
 import os
 import shutil
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +20,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dar_ros.errors import UsageError
+from dar_ros.errors import DarError, UsageError
 from dar_ros.geometry import Intrinsics
 
 VERSION = 3  # of the generator: raise it when a frame of some seed changes
 SHARD_FRAMES = 50
+OPEN_SHARDS = 64  # of a process, in three files each: many systems allow it 1024 files
 VIEWS = 4  # pictures of a scene
 TEST_SEED = 20260101  # of the frozen test split
 
@@ -82,36 +85,57 @@ class StoredFrame:
 
 
 class SimDataset:
-    """The frames of a folder that `generate` wrote."""
+    """
+    The frames of a folder that `generate` wrote; UsageError if some are missing.
 
-    def __init__(self, folder):
+    With `partial` those before the first that is missing.
+    """
+
+    def __init__(self, folder, partial=False):
         self.folder = Path(folder)
         try:
-            self.info = json.loads((self.folder / 'dataset.json').read_text())
-            frames = int(self.info['frames'])
+            wanted = int(_read_info(self.folder / 'dataset.json')['frames'])
         except OSError:
             raise UsageError(
                 f'{folder} is no simulated data set: no dataset.json; make one with `dar simulate`'
             ) from None
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             raise UsageError(f'{self.folder / "dataset.json"} does not say `frames`') from None
-        self.shards = [_open_shard(s) for s in sorted(self.folder.glob('shard-[0-9]*'))]
-        if frames and not self.shards:
-            raise UsageError(f'{self.folder / "shard-00000"} is missing (the first frames)')
-        self.starts = np.cumsum([0] + [len(images) for images, _, _ in self.shards])
+        _opened_shard.cache_clear()  # of a folder that was written anew since
+        self.shards, self.starts = [], [0]
+        while self.starts[-1] < wanted and (shard := self._shard(len(self.shards))).exists():
+            self.starts.append(self.starts[-1] + len(_open_shard(shard)[0]))
+            self.shards.append(shard)
+        self.count = min(self.starts[-1], wanted)
+        if not partial and self.count < wanted:
+            raise UsageError(
+                f'{self._shard(len(self.shards))} is missing, {self.count} of {wanted} frames lie '
+                'before it: the `dar simulate` that began there goes on where it stopped'
+            )
+
+    def _shard(self, number):
+        return self.folder / f'shard-{number:05d}'
 
     def __len__(self):
-        """Frames written so far."""
-        return int(min(self.starts[-1], self.info['frames']))
+        """Return the number of frames."""
+        return self.count
 
     def __getitem__(self, index):
         """Return a StoredFrame."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         shard = int(np.searchsorted(self.starts, index, side='right')) - 1
-        images, depth, intrinsics = self.shards[shard]
+        images, depth, intrinsics = _opened_shard(self.shards[shard])
         i = index - self.starts[shard]
         return StoredFrame(images[i], depth[i], Intrinsics(*map(float, intrinsics[i])))
+
+
+def _read_info(path):
+    """Read a dataset.json -> dict; OSError if there is none, UsageError if it is none."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (TypeError, ValueError):
+        raise UsageError(f'{path} does not say `frames`') from None
 
 
 def _open_shard(folder):
@@ -123,7 +147,9 @@ def _open_shard(folder):
             arrays.append(np.load(path, mmap_mode='r', allow_pickle=False))
         except FileNotFoundError:
             raise UsageError(f'{path} is missing; remove {folder} and simulate again') from None
-        except (OSError, ValueError):
+        except OSError as error:
+            raise UsageError(f'{path} cannot be read ({error.strerror})') from None
+        except (EOFError, ValueError):
             raise UsageError(
                 f'{path} is no whole array; remove {folder} and simulate again'
             ) from None
@@ -142,18 +168,25 @@ def _open_shard(folder):
     return arrays
 
 
+_opened_shard = functools.lru_cache(OPEN_SHARDS)(_open_shard)
+
+
 def generate(out, split, frames, seed=0, size=(240, 320), workers=2, progress=True):
     """Write a data set of `size` (rows, columns); shards that exist already are kept."""
     if split not in SPLITS:
         raise UsageError(f'no split {split!r}; there are {", ".join(SPLITS)}')
     if frames < 1 or workers < 1:
         raise UsageError('frames and workers must be at least 1')
+    if seed < 0:
+        raise UsageError(f'seed {seed} must not be negative')
     out = Path(out)
     info = {'version': VERSION, 'split': split, 'seed': seed, 'size': list(size), 'frames': frames}
     # Whoever asks for fewer frames must not hide those of whoever asked for more.
     info['frames'] = max(frames, _existing_frames(out, info))
     out.mkdir(parents=True, exist_ok=True)
-    (out / 'dataset.json').write_text(json.dumps(info) + '\n')
+    temporary = out / f'.dataset.json.{os.getpid()}'
+    temporary.write_text(json.dumps(info) + '\n')
+    temporary.replace(out / 'dataset.json')
     jobs = [
         (str(out), split, seed, shard, tuple(size))
         for shard in range(-(-frames // SHARD_FRAMES))
@@ -165,26 +198,34 @@ def generate(out, split, frames, seed=0, size=(240, 320), workers=2, progress=Tr
         unit='frame',
         disable=not progress,
     ) as bar:
-        for _ in _run(jobs, workers):
+        for _ in _run(_write_shard, jobs, workers):
             bar.update(SHARD_FRAMES)
-    return SimDataset(out)
+    return SimDataset(out, partial=True)  # whoever asked for more may not have finished
 
 
-def _run(jobs, workers):
+def _run(write, jobs, workers):
     if workers == 1 or len(jobs) < 2:
-        yield from map(_write_shard, jobs)
+        yield from map(write, jobs)
         return
-    # spawn: a forked GL context is undefined.
-    with multiprocessing.get_context('spawn').Pool(workers) as pool:
-        yield from pool.imap_unordered(_write_shard, jobs)
+    # spawn: a forked GL context is undefined. Unlike a Pool this notices a worker's death.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'))
+    try:
+        yield from (job.result() for job in as_completed([pool.submit(write, j) for j in jobs]))
+    except BrokenExecutor:
+        raise DarError(
+            'a process was killed, perhaps for want of memory; the same command with fewer '
+            '--workers goes on where it stopped'
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _existing_frames(out, info):
     """Frames of the data set in a folder, 0 if there is none; UsageError if it is another one."""
-    path = out / 'dataset.json'
-    if not path.exists():
+    try:
+        existing = _read_info(out / 'dataset.json')
+    except FileNotFoundError:
         return 0
-    existing = json.loads(path.read_text())
     if any(existing.get(key) != info[key] for key in ('version', 'split', 'seed', 'size')):
         raise UsageError(f'{out} holds another data set ({existing}): name an empty folder')
     return existing.get('frames', 0)

@@ -98,7 +98,7 @@ class Renderer:
         self.height, self.width = height, width
         pool = texture_pool(np.random.default_rng((seed, 7)))
         meshes = stock.meshes if stock else {}
-        spec = mujoco.MjSpec.from_string(_xml(pool))
+        spec = mujoco.MjSpec.from_string(_xml(pool, height, width))
         _add_meshes(spec, meshes)
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
@@ -306,7 +306,7 @@ def _add_meshes(spec, meshes):
                 )
 
 
-def _xml(pool):
+def _xml(pool, height, width):
     assets, geoms = [], []
     for i, (_, _, meters) in enumerate(pool):
         assets.append(
@@ -327,7 +327,7 @@ def _xml(pool):
     return f"""<mujoco><statistic extent="1" center="0 0 0"/>
       <visual><map znear="{NEAR}" zfar="{FAR}"/>
       <quality shadowsize="1024" offsamples="0" numquads="8"/>
-      <global offwidth="2048" offheight="2048"/></visual>
+      <global offwidth="{width}" offheight="{height}"/></visual>
       <asset><texture type="skybox" builtin="gradient" rgb1="0.85 0.9 0.97" rgb2="0.55 0.7 0.93"
       width="128" height="128"/>{''.join(assets)}</asset>
       <worldbody><camera name="eye"/>{lights}{''.join(geoms)}</worldbody></mujoco>"""

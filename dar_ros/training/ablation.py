@@ -15,8 +15,8 @@ import numpy as np
 import yaml
 
 from dar_ros.errors import DarError, UsageError
-from dar_ros.model.checkpoint import load_checkpoint
-from dar_ros.training.config import TrainConfig, parse_config
+from dar_ros.model.checkpoint import load_checkpoint, recovered
+from dar_ros.training.config import TrainConfig, changed_settings, parse_config
 
 _RUN_SETTINGS = {field.name for field in fields(TrainConfig)} - {'name', 'model', 'out'}
 
@@ -50,7 +50,12 @@ def variant_configs(path):
 
 
 def report(configs):
-    """Markdown table: abs_rel of every step and d1 on the validation split, and of every seed."""
+    """
+    Markdown table: abs_rel of every step and d1 on the validation split, and of every seed.
+
+    A run that was cut short, or trained by other settings than the file's, is marked: it stands
+    beside the others under no common budget.
+    """
     lines = [
         '| variant | parameters | abs_rel after each step | d1 | abs_rel of each seed |',
         '|---|---|---|---|---|',
@@ -62,8 +67,19 @@ def report(configs):
         steps = ' '.join(f'{v:.3f}' for v in np.mean([m['abs_rel'] for m in metrics], 0))
         d1 = np.mean([m['d1'][-1] for m in metrics])
         each = ' '.join(f'{m["abs_rel"][-1]:.3f}' for m in metrics)
-        lines.append(f'| {name} | {size:.2f} M | {steps} | {d1:.3f} | {each} |')
+        flaws = ''.join(f' **({flaw})**' for flaw in map(_flaw, seeds) if flaw)
+        lines.append(f'| {name}{flaws} | {size:.2f} M | {steps} | {d1:.3f} | {each} |')
     return '\n'.join(lines)
+
+
+def _flaw(config):
+    """Return what makes a run incomparable, '' if nothing."""
+    model, record = load_checkpoint(recovered(Path(config.out) / 'last'))
+    if record['iteration'] < config.iterations:
+        return f'{config.name}: {record["iteration"]} of {config.iterations} iterations'
+    changed = changed_settings(config, record['training'])
+    changed += ['model'] if model.config != config.model else []
+    return f'{config.name}: other {", ".join(changed)}' if changed else ''
 
 
 def main(argv=None):

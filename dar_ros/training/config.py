@@ -1,6 +1,7 @@
 """The training configuration: one YAML file, strictly read."""
 
-from dataclasses import dataclass, field, fields, replace
+import json
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
@@ -125,6 +126,21 @@ def parse_config(data, source='training configuration'):
         config.ranges.depth_max[1],
     )
     return replace(config, model=replace(config.model, trained_span=(near, far)))
+
+
+def changed_settings(config, training):
+    """
+    Return the settings, but for `model`, in which a TrainConfig differs from a run's record of its
+    own.
+
+    Of a setting that is newer than the run it had the default.
+    """
+    defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+    now, before = (
+        json.loads(json.dumps(data | {'model': None}))
+        for data in (asdict(config), defaults | training)
+    )
+    return [key for key, value in now.items() if before.get(key) != value]
 
 
 def _check(config, source):

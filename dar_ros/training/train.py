@@ -3,9 +3,8 @@
 import copy
 import csv
 import itertools
-import json
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from dar_ros.errors import UsageError
+from dar_ros.errors import DarError, UsageError
 from dar_ros.evaluation.datasets import spread
 from dar_ros.model.checkpoint import (
     load_checkpoint,
@@ -26,7 +25,7 @@ from dar_ros.model.checkpoint import (
     save_tensors,
     write_json,
 )
-from dar_ros.training.config import load_config
+from dar_ros.training.config import changed_settings, load_config
 from dar_ros.training.datasets import TrainingSamples
 from dar_ros.training.losses import LossModule
 from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
@@ -181,7 +180,10 @@ class Trainer:
             records.append(torch.stack([loss.detach(), *(v.detach() for v in last.values())]))
         record = self.fabric.all_reduce(torch.stack(records).mean(0), reduce_op='mean')
         if not torch.isfinite(record[0]):
-            raise RuntimeError(f'the loss is {record[0].item()} at iteration {self.iteration}')
+            raise DarError(
+                f'the loss is {record[0].item()} at iteration {self.iteration}: --resume goes on '
+                f'from {self.out / "last"}, with a lower optimizer.peak perhaps'
+            )
         self.fabric.clip_gradients(
             self.losses,
             self.optimizer,
@@ -269,6 +271,7 @@ class Trainer:
                     'iteration': self.iteration,
                     'best': self.best,
                     'best_size': getattr(self, 'best_size', None),
+                    'train_frames': len(self.train_frames),
                     'precision': self.fabric.strategy.precision.state_dict(),  # fp16's loss scale
                 }
                 write_json(folder / 'state.json', state)
@@ -280,10 +283,7 @@ class Trainer:
         model, record = load_checkpoint(folder)
         if model.config != self.config.model:
             raise UsageError(f'{folder} holds a run of another `model`: begin from it with `init`')
-        now = json.loads(json.dumps(asdict(self.config) | {'model': None}))
-        # Of a setting that is newer than the run it had the default.
-        before = {f.name: f.default for f in fields(self.config)} | record['training']
-        changed = [key for key, value in now.items() if before[key] != value and key != 'model']
+        changed = changed_settings(self.config, record['training'])
         if changed and self.leads:
             tqdm.write(f'{self.config.name}: resumed with other {", ".join(changed)} than before')
         self.model.load_state_dict(model.state_dict())
@@ -291,6 +291,12 @@ class Trainer:
             self.average.load_state_dict(load_tensors(folder, 'average'))
         state = read_json(folder / 'state.json')
         self.iteration, self.best = state['iteration'], state['best']
+        frames = len(self.train_frames)
+        if state.get('train_frames', frames) != frames and self.leads:
+            tqdm.write(
+                f'{self.config.name}: resumed with {frames} frames to train on, not with '
+                f'{state["train_frames"]} as before: its samples are others from here on'
+            )
         if state.get('precision'):
             self.fabric.strategy.precision.load_state_dict(state['precision'])
         if state['best_size']:
