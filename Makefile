@@ -47,11 +47,12 @@ $(VENV)/bin/python:
 	$(BASE_PYTHON) -m venv $(VENV_FLAGS) $(VENV) || { rm -rf $(VENV); \
 	  sh scripts/apt-install.sh python3-venv && $(BASE_PYTHON) -m venv $(VENV_FLAGS) $(VENV); }
 
+# Of stereodemo only the pictures are used: its own Python versions (not 3.12) do not matter.
 $(VENV)/run.stamp: setup.py | $(VENV)/bin/python
 	sh scripts/apt-install.sh libosmesa6
 	printf '%s\n' $(CONSTRAINTS) > $(VENV)/constraints.txt
 	$(PIP) --editable '.[$(RUN_EXTRAS)]'
-	$(PIP) --no-deps stereodemo==0.7
+	$(PIP) --no-deps --ignore-requires-python stereodemo==0.7
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp

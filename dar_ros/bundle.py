@@ -70,7 +70,8 @@ class Bundle:
     def reference(self):
         """
         Arrays of the self-test: image, depth_min, depth_max, depth (K, h, w) canonical metres, and
-        range_class (K, h, w) uint8, unless the bundle was exported before that was kept.
+        range_class (K, h, w) uint8 and scale (K, h, w) as of a Prediction, unless the bundle was
+        exported before those were kept.
         """
         with np.load(self.file('reference.npz'), allow_pickle=False) as arrays:
             return {**arrays, 'depth': arrays['depth'].astype(np.float32)}

@@ -22,25 +22,26 @@ from dar_ros.cli_options import (
     settings_of,
     size,
 )
+from dar_ros.cures import extra_install
 from dar_ros.errors import DarError, UsageError
 
-INSTALL = {
-    'torch': 'pip install "dar_ros[train]"',
-    'timm': 'pip install "dar_ros[train]"',
-    'lightning_fabric': 'pip install "dar_ros[train]"',
-    'onnx': 'pip install "dar_ros[train]"',
-    'onnxscript': 'pip install "dar_ros[train]"',
-    'safetensors': 'pip install "dar_ros[train]"',
-    'yaml': 'pip install "dar_ros[train]"',
-    'mujoco': 'pip install "dar_ros[sim]"',
-    'onnxruntime': 'pip install onnxruntime',
-    'tqdm': 'pip install tqdm',
-    'rosbags': 'pip install "dar_ros[bags]"',
-    'matplotlib': 'pip install "dar_ros[plot]"',
-    'trimesh': 'pip install "dar_ros[sim]"',
-    'cv2': 'pip install opencv-python-headless',
-    'transformers': 'pip install "dar_ros[bench]"',
-    'rclpy': 'pip install "dar_ros[ros]", or source a ROS 2 installation',
+EXTRAS = {  # of what is imported where it is needed
+    'torch': 'train',
+    'timm': 'train',
+    'lightning_fabric': 'train',
+    'onnx': 'train',
+    'onnxscript': 'train',
+    'safetensors': 'train',
+    'yaml': 'train',
+    'mujoco': 'sim',
+    'trimesh': 'sim',
+    'rosbags': 'bags',
+    'matplotlib': 'plot',
+    'transformers': 'bench',
+    'onnxruntime': 'runtime',
+    'tqdm': 'runtime',
+    'cv2': 'runtime',
+    'rclpy': 'ros',
 }
 
 
@@ -54,9 +55,12 @@ def main(argv=None):
     except DarError as error:
         return _fail(error, 1)
     except ImportError as error:
-        cure = INSTALL.get((error.name or '').split('.')[0])
-        if cure is None:
+        extra = EXTRAS.get((error.name or '').split('.')[0])
+        if extra is None:
             raise
+        cure = extra_install(extra)
+        if extra == 'ros':
+            cure = f'source a ROS 2 installation, or {cure}'
         return _fail(f'{error.name} is missing: {cure}', 1)
     except OSError as error:
         return _fail(error, 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from dar_ros import __version__
+from dar_ros.cures import extra_install, pip_install
 from dar_ros.errors import BundleError
 
 OK, NOTE, WARN, FAIL = 'ok', 'note', 'warn', 'FAIL'
@@ -92,7 +93,7 @@ def _system():
 def _ros():
     found = attempt('ros')
     if 'error' in found:
-        cure = 'source /opt/ros/DISTRO/setup.bash, or pip install "dar_ros[ros]" where no ROS is'
+        cure = f'source /opt/ros/DISTRO/setup.bash, or where no ROS is {extra_install("ros")}'
         yield Finding('ROS', FAIL, f'rclpy does not import: {found["error"]}', cure)
         return
     distro = os.environ.get('ROS_DISTRO') or f'wheels, rclpy {version("ros-rclpy")}'
@@ -107,6 +108,7 @@ def _middleware(rmw):
     from dar_ros.ros.middleware import (
         SHARED_MEMORY_CURE,
         lacking_room,
+        profile_listens_everywhere,
         profile_variable,
         segment_size,
         shipped_profile,
@@ -118,6 +120,11 @@ def _middleware(rmw):
     path = os.environ.get(name)
     cure = f'export {name}={shipped_profile()} where the camera driver is started'
     lost = 'best-effort images between processes get lost'
+    if profile_listens_everywhere():
+        if path:
+            text = f'{name} undoes ROS_LOCALHOST_ONLY in Humble: it listens on every interface'
+            return Finding('middleware', WARN, text, f'unset {name}')
+        return Finding('middleware', NOTE, f'with ROS_LOCALHOST_ONLY in Humble {lost}')
     room = lacking_room(path or shipped_profile(), processes=2)
     if not path and room:
         return Finding('middleware', WARN, f'{room}: {lost}', SHARED_MEMORY_CURE)
@@ -144,7 +151,7 @@ def _packages():
     listed = ', '.join(f'{module} {found}' for module, found in there.items() if found)
     missing = [module for module in NEEDED if not there[module]]
     if missing:
-        cure = 'pip install "dar_ros[runtime]"'
+        cure = extra_install('runtime')
         yield Finding('packages', FAIL, f'{", ".join(missing)} missing; {listed}', cure)
     else:
         yield Finding('packages', OK, listed)
@@ -183,22 +190,29 @@ def _bundle(model):
 def _backends(model):
     from dar_ros.backends import BACKENDS
 
+    passed, later = [], False  # best first; whether the best may only want its engines built
     for name in BACKENDS:
         found = attempt('backend', name, *([str(model)] if model else []))
         if 'error' in found:
             late = name == 'tensorrt' and found.get('late')
             cure = 'dar build-engine builds its engines, which takes longer, once' if late else ''
+            later = later or late
             yield Finding(name, NOTE, found['error'], cure)
         else:
             text = f'self-test passed; {found["ms"]:.0f} ms for all steps'
+            passed.append(name)
             yield Finding(name, OK, text)
+    if later and passed:
+        text = f'tensorrt, once its engines are built; {passed[0]} serves until then'
+        yield Finding('backend', NOTE, text, 'dar build-engine')
+        return
     best = attempt('backend', 'auto', *([str(model)] if model else [])).get('name')
     gpu = 'error' not in attempt('cuda')
     if best is None:
-        cure = 'pip install onnxruntime'
+        cure = pip_install('onnxruntime')
         yield Finding('backend', FAIL, 'none serves this model', cure)
     elif gpu and best != 'tensorrt':
-        cure = 'pip install "dar_ros[tensorrt]"; on a Jetson, TensorRT is part of JetPack'
+        cure = f'{extra_install("tensorrt")}; on a Jetson, TensorRT is part of JetPack'
         if version(*PACKAGES['tensorrt'], *PACKAGES['tensorrt_rtx_bindings']):
             cure = 'see the line tensorrt'
         yield Finding('backend', NOTE, f'{best} is the best here; TensorRT is faster', cure)

@@ -51,6 +51,8 @@ OPSET = 18
 WEIGHT_BITS = 11  # of a weight's mantissa that are kept: as many as fp16 has
 GIVEN_RANGE_TOLERANCE = 1e-4  # relative depth, windows given from torch
 FREE_TOLERANCE, FREE_SHARE = 1e-3, 0.999  # free-running
+FREE_SCALE_TOLERANCE = 1e-2  # relative uncertainty, free-running
+FILE_LIMIT = 2**31  # bytes of an ONNX file
 
 
 class ExportError(DarError):
@@ -85,6 +87,7 @@ def export_model(model, out, record=None):
     size.
     """
     model, out = model.eval(), Path(out)
+    _require_small_graphs(model)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         model = with_rounded_weights(model)
@@ -121,6 +124,21 @@ def with_rounded_weights(model):
 def _rounded(values):
     mantissa, exponent = torch.frexp(values)
     return torch.ldexp(torch.round(mantissa * 2**WEIGHT_BITS) / 2**WEIGHT_BITS, exponent)
+
+
+def _require_small_graphs(model):
+    """ExportError for a network of which a graph would not fit into one ONNX file."""
+    for name, graph in (
+        ('encoder', EncoderGraph),
+        ('step', StepGraph),
+        ('upsample', UpsampleGraph),
+    ):
+        size = sum(4 * tensor.numel() for tensor in graph(model).parameters())
+        if size >= FILE_LIMIT:
+            raise ExportError(
+                f'{model.config.name} has {size / 2**30:.1f} GiB of weights in {name}.onnx, and '
+                'an ONNX file ends at 2: it is served from its checkpoint, by torch'
+            )
 
 
 def _round_folded(path):
@@ -184,7 +202,7 @@ def reference_run(model):
     depth_min, depth_max = (torch.tensor([z], dtype=torch.float32) for z in config.depth_range)
     encoded = model.encode(image)
     state = model.initial_state(encoded, depth_min, depth_max)
-    states, outputs, depth, range_class = [], [], [], []
+    states, outputs, depth, range_class, scale = [], [], [], [], []
     for k, sizes in enumerate(zip(config.grid_sizes(), config.depth_grid_sizes())):
         states.append(state)
         state, output = model.step(state, encoded, *sizes, torch.tensor([k]))
@@ -192,6 +210,7 @@ def reference_run(model):
         fine = model.upsample(output, encoded.upsample_mask)
         depth.append(from_bin_space(fine.depth, config.bin_space)[0, 0])
         range_class.append(fine.range_logits[0].argmax(0))
+        scale.append(fine.log_scale[0, 0].exp())
     return {
         'image': image,
         'depth_min': depth_min,
@@ -201,6 +220,7 @@ def reference_run(model):
         'outputs': outputs,
         'depth': depth,
         'range_class': range_class,
+        'scale': scale,
     }
 
 
@@ -211,6 +231,7 @@ def reference_arrays(reference):
         # The self-test allows 1 %: fp16 resolves a twentieth of that, and packs to half the size.
         'depth': torch.stack(reference['depth']).numpy().astype(np.float16),
         'range_class': torch.stack(reference['range_class']).numpy().astype(np.uint8),
+        'scale': torch.stack(reference['scale']).numpy().astype(np.float16),
     }
 
 
@@ -323,11 +344,12 @@ def check_parity(model, folder, reference):
     )
     for k, depth in enumerate(reference['depth']):
         backend.step()
-        share = (
-            (_relative(torch.from_numpy(backend.finish().depth), depth) <= FREE_TOLERANCE)
-            .float()
-            .mean()
-        )
+        found = backend.finish()
+        agree = _relative(torch.from_numpy(found.depth), depth) <= FREE_TOLERANCE
+        agree &= torch.from_numpy(found.range_class) == reference['range_class'][k]
+        scale = reference['scale'][k]
+        agree &= _relative(torch.from_numpy(found.scale), scale) <= FREE_SCALE_TOLERANCE
+        share = agree.float().mean()
         if share < FREE_SHARE:
             raise ExportError(
                 f'step {k + 1}, free-running: only {share:.2%} of the pixels agree with torch'

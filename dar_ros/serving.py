@@ -74,7 +74,8 @@ class Serving:
             self._reopened = False
         if not self._reopened:
             self._reopened, self._good = True, 0
-            if self._reopen(model, name, self._precision, threads):
+            # In the precision that served: another might have to be built first, for minutes.
+            if self._reopen(model, name, self._pipeline.backend.precision, threads):
                 return f'{name} was opened again'
         if name not in self._failed:
             self._failed.add(name)

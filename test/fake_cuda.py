@@ -208,15 +208,17 @@ class PycudaDriver:
                 gpu.synchronizations += 1
 
         class Allocation:
-            def __init__(self, address):
-                self.address = address
+            def __init__(self, address, where=gpu.memory):
+                self.address, self.where = address, where
 
             def __int__(self):
                 return self.address
 
             def free(self):
                 gpu.check_current()
-                del gpu.memory[self.address]
+                del self.where[self.address]
+
+        self.Allocation = Allocation
 
         def mem_alloc(nbytes):
             if gpu.fail == 'memory':
@@ -229,8 +231,15 @@ class PycudaDriver:
         """Initialize the driver."""
 
     def pagelocked_empty(self, shape, dtype):
-        self.gpu.check_current()
-        return np.empty(shape, dtype)
+        nbytes = int(np.prod(shape)) * dtype.itemsize
+        allocation = self.Allocation(self.gpu.allocate(nbytes, self.gpu.host), self.gpu.host)
+        allocation.__array_interface__ = {
+            'shape': shape,
+            'typestr': dtype.str,
+            'data': (allocation.address, False),
+            'version': 3,
+        }
+        return np.asarray(allocation)
 
     def memcpy_htod_async(self, address, array, stream):
         self.gpu.upload(address, array.ctypes.data, array.nbytes)

@@ -165,7 +165,7 @@ class Builder:
 
 class Runtime:
     def __init__(self, logger):
-        pass
+        self.logger = logger
 
     def deserialize_cuda_engine(self, plan):
         gpu.check_current()

@@ -1,5 +1,7 @@
 """onnxruntime on both of its devices, and what the choice among the backends says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,7 +55,8 @@ def test_without_a_cuda_provider_the_cpu_serves_and_says_so(bundle, monkeypatch)
     backend = open_backend(bundle, 'onnxruntime')
     assert backend.device == 'cpu'
     assert len(backend.notes) == 1
-    assert 'has no CUDA provider; pip install onnxruntime-gpu' in backend.notes[0]
+    assert 'has no CUDA provider; ' in backend.notes[0]
+    assert '-m pip install onnxruntime-gpu' in backend.notes[0]
 
 
 def test_a_cuda_provider_that_does_not_load_is_noticed(bundle, monkeypatch):
@@ -111,8 +114,19 @@ def test_a_wrong_range_fails_the_self_test(bundle, wrong_class):
         self_test(backend)
 
 
+@pytest.mark.parametrize('factor', [2.0, np.nan])
+def test_a_wrong_uncertainty_fails_the_self_test(bundle, factor):
+    """No number there is no depth at all; half of it lets a planner trust what it should not."""
+    backend = OnnxRuntimeBackend(bundle)
+    finish = backend.finish
+    backend.finish = lambda: replace(found := finish(), scale=found.scale * factor)
+    with pytest.raises(BackendError, match='self-test: step 1 is right on 0.0%'):
+        self_test(backend)
+
+
 def test_bundles_without_the_reference_range_are_served(copied_bundle):
     change_reference(copied_bundle, lambda arrays: arrays.pop('range_class'))
+    change_reference(copied_bundle, lambda arrays: arrays.pop('scale', None))
     self_test(OnnxRuntimeBackend(open_bundle(copied_bundle)))
 
 

@@ -294,4 +294,4 @@ def test_a_missing_rosbags_is_named_with_its_cure(tmp_path):
         f'next(open_source({str(bag)!r}, 0, 0, 0.0, 0, 15.0, True))'
     )
     done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True)
-    assert 'pip install rosbags' in done.stderr.splitlines()[-1]
+    assert '-m pip install rosbags' in done.stderr.splitlines()[-1]

@@ -1,6 +1,7 @@
 """`dar benchmark` in a few small rounds: that it measures what it says, not how fast it is."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -223,10 +224,9 @@ def test_the_command_prints_tables_and_fails_on_a_short_check(bundle, monkeypatc
 def test_what_is_missing_is_said_before_anything_is_measured(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'transformers', None)
     assert cli.main(['benchmark', '--only', 'stages', 'peers']) == 1
-    assert capsys.readouterr() == (
-        '',
-        'dar: transformers is missing: pip install "dar_ros[bench]"\n',
-    )
+    out, error = capsys.readouterr()
+    assert out == '' and error.count('\n') == 1
+    assert re.match(r"dar: transformers is missing: .* -m pip install '?transformers", error)
 
 
 def test_an_unknown_part_is_wrong_use():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -148,3 +149,18 @@ def test_a_jpeg_keeps_red_and_blue_apart():
     message = rgb_to_jpeg(rgb, Header(frame_id='camera'))
     assert message.header.frame_id == 'camera' and 'jpeg' in message.format
     assert np.abs(compressed_to_rgb(message).astype(int) - rgb).max() <= 4
+
+
+def test_readme_lists_every_parameter_with_its_default():
+    """They are declared in one place, by `value`."""
+    root = Path(__file__).resolve().parents[1]
+    source = (root / 'dar_ros' / 'ros' / 'camera.py').read_text()
+    declared = dict(re.findall(r"value\(\s*'(\w+)',\s*([^,]+),", source))
+    section = (root / 'README.md').read_text().split('## dar_camera')[1].split('\n## ')[0]
+    listed = {}
+    for names, defaults in re.findall(r'^\| (`.*?`) \| (`.*?`) \|', section, re.MULTILINE):
+        listed.update(zip(re.findall(r'`(\w+)`', names), re.findall(r'`(.*?)`', defaults)))
+    assert listed.keys() == declared.keys() and len(declared) == 14
+    assert {name: eval(text) for name, text in listed.items() if name != 'source'} == {
+        name: eval(text) for name, text in declared.items() if name != 'source'
+    }

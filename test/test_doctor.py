@@ -12,6 +12,7 @@ pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a so
 
 from changed_bundle import change_reference
 
+from dar_ros import doctor as doctor_module
 from dar_ros.backends import open_backend
 from dar_ros.bundle import open_bundle
 from dar_ros.ros.middleware import profile_variable
@@ -123,3 +124,26 @@ def test_a_profile_that_loses_images_is_warned_of(tmp_path, text, level, word):
     if 'rmw_fastrtps_cpp' not in found['ROS']['text']:
         pytest.skip('another middleware')
     assert found['middleware']['level'] == level and word in found['middleware']['text']
+
+
+def test_engines_that_are_not_built_yet_are_no_failure(monkeypatch):
+    """Building takes longer than the doctor waits; the node runs, and the cure is one command."""
+    late = {'error': 'no answer in 120 s', 'late': True}
+    answers = {'tensorrt': late, 'auto': late, 'torch': {'error': 'torch is not installed'}}
+    served = {'name': 'onnxruntime', 'ms': 20.0}
+    monkeypatch.setattr(doctor_module, 'attempt', lambda what, name, *_: answers.get(name, served))
+    found = {finding.name: finding for finding in doctor_module._backends(None)}
+    assert not any(finding.level == doctor_module.FAIL for finding in found.values())
+    assert 'onnxruntime serves until then' in found['backend'].text
+    assert found['backend'].cure == 'dar build-engine'
+
+
+@pytest.mark.parametrize('profile, level', [('', 'NOTE'), ('/some/profile.xml', 'WARN')])
+def test_no_profile_is_advised_that_would_open_what_the_user_closed(monkeypatch, profile, level):
+    """Humble adds a profile's transport to what ROS_LOCALHOST_ONLY restricts."""
+    monkeypatch.setenv('ROS_DISTRO', 'humble')
+    monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')
+    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', profile)
+    found = doctor_module._middleware('rmw_fastrtps_cpp')
+    assert found.level == getattr(doctor_module, level) and 'ROS_LOCALHOST_ONLY' in found.text
+    assert 'export' not in found.cure

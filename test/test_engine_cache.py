@@ -105,11 +105,43 @@ def test_a_build_that_fails_leaves_nothing(cache):
     assert get(cache) == (b'engine', True)
 
 
-def test_a_forgotten_engine_is_built_again(cache):
+def test_a_refused_engine_makes_way_for_the_one_built_instead(cache):
+    """And not before that is built: a build that fails leaves what there was."""
+
+    def fail():
+        raise BackendError('no')
+
     get(cache)
-    cache.forget('tiny-step-fp16', KEY)
-    assert get(cache)[1]
-    cache.forget('another', KEY)
+    with pytest.raises(BackendError):
+        cache.get('tiny-step-fp16', KEY, fail, refused=b'engine')
+    assert get(cache) == (b'engine', False)
+    assert cache.get('tiny-step-fp16', KEY, lambda: b'new', refused=b'engine') == b'new'
+    # Another process may have built it meanwhile.
+    assert cache.get('tiny-step-fp16', KEY, fail, refused=b'engine') == b'new'
+
+
+@pytest.mark.parametrize('name', ['../../out', '/tmp/out', 'lab/v2', '..', ''])
+def test_no_name_leaves_the_folder(cache, name):
+    """It comes from a model.json, which no hash covers."""
+    assert cache.get(name, KEY, lambda: b'engine') == b'engine'
+    assert cache.path(name, KEY).parent == cache.folder and cache.path(name, KEY).exists()
+    assert {path.name for path in cache.folder.parent.iterdir()} == {'engines'}
+
+
+def test_who_waits_for_another_process_is_asked_whether_to_go_on(tmp_path):
+    """A node that waits for minutes must end when it is told to."""
+    calls = []
+
+    def end():
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    cache = EngineCache(tmp_path)
+    with locked(cache.path('x', KEY).with_suffix('.lock')):
+        with pytest.raises(KeyboardInterrupt):
+            cache.get('x', KEY, lambda: b'engine', waiting=end)
+    assert cache.get('x', KEY, lambda: b'engine', waiting=end) == b'engine' and len(calls) == 2
 
 
 RACER = """

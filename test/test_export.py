@@ -143,3 +143,15 @@ def test_a_bundle_of_another_size_says_so_to_torch(tmp_path):
     assert list(DAR(found).position.shape) == list(weights['model.position'])
     assert len(bundle.baseline_row_medians) == 96
     assert bundle.baseline_row_medians[48] == pytest.approx(3 / 1.5, abs=0.1)
+
+
+@pytest.mark.parametrize('name', sorted(PRESETS))
+def test_a_network_that_no_file_can_hold_is_refused_by_name(name):
+    """Protobuf ends at 2 GiB; nothing is computed before that is known."""
+    with torch.device('meta'):
+        model = DAR(PRESETS[name])
+    if name in ('dar_base', 'dar_large'):
+        with pytest.raises(ExportError, match=f'{name} has .* GiB of weights in step.onnx'):
+            exporting._require_small_graphs(model)
+    else:
+        exporting._require_small_graphs(model)

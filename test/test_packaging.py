@@ -32,6 +32,8 @@ OPTIONAL = {
 }  # fmt: skip
 SHIPPED = (
     'package.xml',
+    'LICENSE',
+    'models/README.md',
     'launch/dar.launch.py',
     'config/dar.yaml',
     'config/dar.rviz',

@@ -17,7 +17,7 @@ class Faulty:
     def __init__(self, world, name, inner):
         self.world, self.name, self._inner, self.closed = world, name, inner, False
         self._images = -WARM_UPS
-        self.bundle, self.notes = inner.bundle, ()
+        self.bundle, self.notes, self.precision = inner.bundle, (), 'fp16'
 
     def start(self, *arguments):
         assert not self.closed

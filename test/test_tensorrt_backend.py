@@ -5,6 +5,7 @@ The engines compute in onnxruntime on the prepared graphs; see fake_tensorrt and
 they refuse. What only a GPU can show is at the end, and is skipped without one.
 """
 
+import sys
 import threading
 
 import numpy as np
@@ -18,11 +19,12 @@ import fake_tensorrt
 
 from dar_ros.backends import cuda, open_backend, tensorrt_build
 from dar_ros.backends.base import self_test
-from dar_ros.backends.engine_cache import read_sealed
+from dar_ros.backends.engine_cache import cache_folder, read_sealed
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.backends.tensorrt_backend import TensorRTBackend
 from dar_ros.cli import main
 from dar_ros.errors import BackendError
+from dar_ros.serving import Serving
 
 DEVICES = sorted(fake_cuda.DEVICES)
 
@@ -226,6 +228,39 @@ def test_an_engine_that_the_library_refuses_is_built_again(gpu, bundle, monkeypa
     monkeypatch.setattr(fake_tensorrt.Runtime, 'deserialize_cuda_engine', lambda *_: None)
     with pytest.raises(BackendError, match='refuses the engine that it just built of encoder'):
         TensorRTBackend(bundle, 'fp32')
+
+
+@pytest.mark.parametrize('gpu', DEVICES, indirect=True)
+def test_a_shortage_of_memory_costs_no_engine(gpu, bundle, monkeypatch):
+    """TensorRT returns nothing then, as it does of a foreign engine."""
+    TensorRTBackend(bundle, 'fp32').close()
+    files = sorted((path, path.read_bytes()) for path in cache_folder().iterdir())
+    built = len(fake_tensorrt.builds)
+
+    def short(self, plan):
+        self.logger.log(fake_tensorrt.ILogger.ERROR, 'Error Code 1: Cuda Runtime (out of memory)')
+        self.logger.log(fake_tensorrt.ILogger.ERROR, 'Could not deserialize engine')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fake_tensorrt.Runtime, 'deserialize_cuda_engine', short)
+        with pytest.raises(BackendError, match='cannot load its encoder: Could not deserialize'):
+            TensorRTBackend(bundle, 'fp32')
+    assert not gpu.memory and not gpu.host
+    assert sorted((path, path.read_bytes()) for path in cache_folder().iterdir()) == files
+    self_test(TensorRTBackend(bundle, 'fp32'))
+    assert len(fake_tensorrt.builds) == built
+
+
+def test_recovery_builds_nothing(gpu, bundle, monkeypatch):
+    """Frames are lost meanwhile: what served is opened again, or the next backend."""
+    monkeypatch.setitem(sys.modules, 'dar_ros.backends.torch_backend', None)
+    served = Serving(bundle.path)
+    assert served.backend == 'tensorrt'
+    built = len(fake_tensorrt.builds)
+    fake_tensorrt.spoil = fake_tensorrt.nan_in_half
+    assert 'onnxruntime serves instead of tensorrt' in served.recover('a fault of the GPU')
+    assert len(fake_tensorrt.builds) == built
+    served.close()
 
 
 def test_the_command_builds_tests_and_says_where(gpu, bundle, tmp_path, capsys):

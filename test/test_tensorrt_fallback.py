@@ -97,6 +97,33 @@ def test_whatever_a_library_raises_the_next_backend_serves(gpu, bundle, monkeypa
     assert backend.notes[0] == 'tensorrt does not start: RuntimeError: version mismatch'
 
 
+@pytest.mark.parametrize('error', [OSError('libcurand.so.10'), ValueError('libcublas.so.*[0-9]')])
+def test_a_torch_that_does_not_load_is_passed_over(gpu, bundle, monkeypatch, tmp_path, error):
+    """Of wheels whose CUDA libraries are missing, as on many a Jetson."""
+    (tmp_path / 'torch.py').write_text(f'raise {error!r}')
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split('.')[0] == 'torch']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, 'dar_ros.backends.torch_backend', raising=False)
+    fake_tensorrt.spoil = wrong_always
+    backend = open_backend(bundle)
+    assert backend.name == 'onnxruntime'
+    assert backend.notes[2] == f'torch does not start: {type(error).__name__}: {error}'
+
+
+def test_a_tensorrt_that_does_not_load_hides_no_other(gpu, monkeypatch, tmp_path):
+    (tmp_path / 'tensorrt.py').write_text('raise OSError("libnvinfer.so.10: no such file")')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'tensorrt', raising=False)
+    newer = types.SimpleNamespace(__version__='1.7.1', ComputeCapability=None)
+    monkeypatch.setitem(sys.modules, 'tensorrt_rtx', newer)
+    assert tensorrt_build.load_library() is newer
+    for name in tensorrt_build.MODULES[1:]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match=r'tensorrt does not load \(OSError: libnvinfer.so.10'):
+        tensorrt_build.load_library()
+
+
 def test_a_torch_without_cuda_is_passed_over(gpu, bundle, monkeypatch):
     """Beside an NVIDIA driver too: on the CPU onnxruntime is faster."""
     torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
@@ -140,7 +167,9 @@ def test_onnx_is_needed_to_build_only(gpu, bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnx', None)
     monkeypatch.delitem(sys.modules, 'dar_ros.backends.graphs')
     open_backend(bundle, 'tensorrt', 'fp32')
-    with pytest.raises(BackendError, match='needs onnx, which is not installed; pip install onnx'):
+    with pytest.raises(
+        BackendError, match='needs onnx, which is not installed; .* pip install onnx'
+    ):
         open_backend(bundle, 'tensorrt', 'fp16')
 
 

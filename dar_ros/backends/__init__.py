@@ -2,15 +2,12 @@
 
 from dar_ros.backends import cuda
 from dar_ros.backends.base import self_test
+from dar_ros.cures import pip_install
 from dar_ros.errors import BackendError
 
 BACKENDS = ('tensorrt', 'torch', 'onnxruntime')  # best first; what `auto` tries
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
-_CURES = {
-    'torch': 'pip install torch',
-    'onnx': 'pip install onnx',
-    'onnxruntime': 'pip install onnxruntime',
-}
+_ON_PYPI = ('torch', 'onnx', 'onnxruntime')
 
 
 def open_backend(bundle, backend='auto', precision='auto', threads=None, progress=None, skip=()):
@@ -69,7 +66,7 @@ def _torch_has_no_cuda():
     """Whether torch is there, but not for the GPU: PyPI's for Jetsons long was not."""
     try:
         import torch
-    except ImportError:
+    except Exception:  # ImportError; OSError or ValueError where its CUDA libraries are missing
         return False  # the backend says what is missing, and the cure
     return not torch.cuda.is_available()
 
@@ -87,7 +84,8 @@ def _open(name, bundle, options):
         if isinstance(error, BackendError):
             raise
         if isinstance(error, ImportError):
-            cure = _CURES.get((error.name or '').split('.')[0], 'see docs/tensorrt.md')
+            missing = (error.name or '').split('.')[0]
+            cure = pip_install(missing) if missing in _ON_PYPI else 'see docs/tensorrt.md'
             reason = f'needs {error.name}, which is not installed; {cure}'
         else:
             # Libraries raise what they like; one that fails must not keep the next from serving.

@@ -12,6 +12,7 @@ from dar_ros.errors import BackendError
 TOO_NEAR, IN_RANGE, BEYOND = 0, 1, 2
 SELF_TEST_TOLERANCE = 0.01  # relative depth: of a pixel that is right, and of the mean error
 SELF_TEST_SHARES = 0.99, 0.9  # of pixels that must be right: after step 1, after later ones
+SCALE_TOLERANCE = 0.1  # relative uncertainty
 # Inputs of step.onnx, and the outputs of the step before that they are.
 HANDED_ON = {
     'latent': 'next_latent',
@@ -79,7 +80,8 @@ def check_image(bundle, image):
 def self_test(backend):
     """
     Replay the bundle's reference image; BackendError unless every step says what the reference
-    says: the same pixels beyond range or too near, and the same depth of all others.
+    says: the same pixels beyond range or too near, the same depth of all others, and about the
+    same uncertainty.
 
     After step 1, 99 % of the pixels lie within 1 %: loose enough for fp16, far from what a
     miscompiled graph gives. Later a window may tip over at a bin's edge, by less than that, and
@@ -100,6 +102,10 @@ def self_test(backend):
             in_range = range_class == IN_RANGE
             right |= ~in_range & np.isfinite(found.depth)
             right &= found.range_class == range_class
+        right &= np.isfinite(found.scale)
+        if 'scale' in reference:
+            ratio = found.scale / reference['scale'][k].astype(np.float32)
+            right &= np.abs(ratio - 1) <= SCALE_TOLERANCE
         share = right.mean()
         error = error[in_range].mean() if in_range.any() else 0.0
         # A mean that is not a number is not right either.

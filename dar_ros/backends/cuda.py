@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dar_ros.cures import pip_install
 from dar_ros.errors import BackendError
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR, _MULTIPROCESSORS = 75, 76, 16  # CUdevice_attribute
-CURE = 'pip install "cuda-bindings" (of the major version of your CUDA), or pip install pycuda'
+CURE = f'{pip_install("cuda-bindings")} (of the major version of your CUDA), or pycuda'
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class PycudaDevice(CudaDevice):
     """By pycuda, which has no CUDA graphs."""
 
     def __init__(self, driver):
-        self._driver, self._memory = driver, []
+        self._driver, self._memory, self._host = driver, [], []
         driver.init()
         self._context = driver.Device(0).retain_primary_context()
         with self.current():
@@ -126,7 +127,9 @@ class PycudaDevice(CudaDevice):
 
     def pinned(self, shape, dtype):
         """Return an array in page-locked host memory."""
-        return self._driver.pagelocked_empty(tuple(shape), np.dtype(dtype))
+        array = self._driver.pagelocked_empty(tuple(shape), np.dtype(dtype))
+        self._host.append(array.base)
+        return array
 
     def upload(self, buffer, array):
         """Copy a pinned array to the device, in the stream."""
@@ -141,12 +144,17 @@ class PycudaDevice(CudaDevice):
         self._stream.synchronize()
 
     def close(self):
-        """Free all memory; the context lives on as long as anybody else holds it."""
+        """
+        Free all memory; the context lives on as long as anybody else holds it. Arrays from
+        `pinned` must not be used any more.
+        """
+        # Here and now: later, on a thread without this context, pycuda could free nothing.
         with suppress(BackendError):  # after a fault of the GPU every call fails: nothing to save
             with self.current():
-                for memory in self._memory:
+                for memory in (*self._memory, *self._host):
                     memory.free()
-        self._memory = []
+                self._stream = None
+        self._memory, self._host = [], []
 
 
 class BindingsDevice(CudaDevice):

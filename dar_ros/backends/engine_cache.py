@@ -9,12 +9,15 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from dar_ros.errors import BackendError
 
 SCHEMA = 1
+LOCK_PERIOD = 0.2  # seconds between two looks at a lock that another process holds
 
 
 def cache_folder():
@@ -40,20 +43,23 @@ class EngineCache:
             ) from None
 
     def path(self, name, key):
-        """File of an engine; `name` is for people."""
+        """File of an engine; `name` is for people, and any that a model.json may hold."""
         text = json.dumps({**key, 'schema': SCHEMA}, sort_keys=True)
-        return self.folder / f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.engine'
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.folder / f'{re.sub(r"[^a-zA-Z0-9_-]", "_", name)}-{digest}.engine'
 
-    def get(self, name, key, build):
+    def get(self, name, key, build, refused=None, waiting=None):
         """
-        Return an engine's bytes: from the folder, or from `build()`, which is then kept.
+        Return an engine's bytes: from the folder, unless they are the `refused` ones, or from
+        `build()`, which are then kept in their place.
 
-        Two processes that start at once build it once: the second waits for the first.
+        Two processes that start at once build it once: the second waits for the first, and calls
+        `waiting()` now and then.
         """
         path = self.path(name, key)
-        with locked(path.with_suffix('.lock')):
+        with locked(path.with_suffix('.lock'), waiting):
             plan = _read(path, key)
-            if plan is None:
+            if plan is None or plan == refused:
                 plan = bytes(build())
                 record = {
                     'key': {**key, 'schema': SCHEMA},
@@ -64,13 +70,6 @@ class EngineCache:
                 write_whole(path, plan)
                 write_whole(path.with_suffix('.json'), json.dumps(record, indent=1).encode())
         return plan
-
-    def forget(self, name, key):
-        """Remove an engine that its library refuses."""
-        path = self.path(name, key)
-        with locked(path.with_suffix('.lock')):
-            path.with_suffix('.json').unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
 
 
 def _read(path, key):
@@ -116,8 +115,12 @@ def write_whole(path, data):
 
 
 @contextmanager
-def locked(path):
-    """Hold a lock file; the kernel frees it when its process ends, however it ends."""
+def locked(path, waiting=None):
+    """
+    Hold a lock file; the kernel frees it when its process ends, however it ends.
+
+    `waiting()` is called now and then while another holds it; what it raises ends the wait.
+    """
     try:
         file = open(path, 'w')
     except OSError as error:
@@ -125,5 +128,12 @@ def locked(path):
             f'{path} cannot be opened ({error.strerror}); set XDG_CACHE_HOME to a writable folder'
         ) from None
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if waiting:
+                    waiting()
+                time.sleep(LOCK_PERIOD)
         yield

@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from dar_ros.backends.base import HANDED_ON, Backend, Prediction, check_image
+from dar_ros.cures import pip_install
 from dar_ros.errors import BackendError
 
 
@@ -42,7 +43,8 @@ class OnnxRuntimeBackend(Backend):
         try:
             import onnxruntime
         except ImportError:
-            raise BackendError('onnxruntime is not installed; pip install onnxruntime') from None
+            cure = pip_install('onnxruntime')
+            raise BackendError(f'onnxruntime is not installed; {cure}') from None
         self.device = device
         providers = _providers(onnxruntime, device)
         options = session_options(threads)
@@ -178,7 +180,7 @@ def _providers(onnxruntime, device):
     if 'CUDAExecutionProvider' not in onnxruntime.get_available_providers():
         raise BackendError(
             f'onnxruntime {onnxruntime.__version__} has no CUDA provider; '
-            'pip install onnxruntime-gpu in its place'
+            f'{pip_install("onnxruntime-gpu")} in its place'
         )
     if hasattr(onnxruntime, 'preload_dlls'):
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN among pip's packages

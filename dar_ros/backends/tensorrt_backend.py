@@ -7,6 +7,7 @@ frame sets nothing, allocates nothing, and is replayed from CUDA graphs where th
 """
 
 import math
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -82,14 +83,35 @@ class TensorRTBackend(Backend):
 
     def _engine(self, graph, profiles):
         key, name = self._key(graph, profiles), f'{self.bundle.name}-{graph}-{self.precision}'
+        plan, waiting = None, self._waiting(graph)
         for _ in range(2):
-            plan = self._cache.get(name, key, lambda: self._build(graph, profiles))
+            plan = self._cache.get(
+                name, key, lambda: self._build(graph, profiles), refused=plan, waiting=waiting
+            )
+            self._logger.shortage = False
             engine = self._runtime.deserialize_cuda_engine(plan)
             if engine is not None:
                 return engine
-            self._cache.forget(name, key)  # whole, but not to this library's taste: once more
+            # A good engine is refused as well where memory is short, or after a fault of the GPU:
+            # minutes of building would change neither.
+            self._device.synchronize()
+            if self._logger.shortage:
+                raise BackendError(f'TensorRT cannot load its {graph}: {self._logger.last}')
+            # Whole, but not to this library's taste: once more.
         reason = self._logger.last or 'no reason given'
         raise BackendError(f'TensorRT refuses the engine that it just built of {graph}: {reason}')
+
+    def _waiting(self, graph):
+        """Return what says, now and then, that another process builds the same engine."""
+        said = time.monotonic()
+
+        def say():
+            nonlocal said
+            if self._progress and time.monotonic() - said > tensorrt_build.PROGRESS_PERIOD:
+                said = time.monotonic()
+                self._progress(f'{self.bundle.name} {graph}: another process builds its engine')
+
+        return say
 
     def _build(self, graph, profiles):
         from dar_ros.backends.graphs import prepared_graph

@@ -5,10 +5,11 @@ Nothing here needs a GPU but standard TensorRT itself: TensorRT for RTX builds o
 """
 
 import importlib
+import re
 import time
 
 from dar_ros.backends.engine_cache import read_sealed, write_sealed
-from dar_ros.errors import BackendError
+from dar_ros.errors import BackendError, first_line
 
 MODULES = ('tensorrt', 'tensorrt_rtx', 'tensorrt_rtx_bindings')
 CURE = (
@@ -19,6 +20,7 @@ OLDEST = (10, 3)  # of standard TensorRT
 GRAPHS = ('encoder', 'step', 'upsample')
 RECIPE = 2  # raise it when prepared_graph or build_engine make another engine of the same graph
 PROGRESS_PERIOD = 5.0  # seconds between two lines about a build
+_SHORTAGE = re.compile(r'out ?of ?memory|cuda (runtime|error|driver)|cudaerror', re.IGNORECASE)
 
 
 def load_library():
@@ -27,7 +29,9 @@ def load_library():
     for name in MODULES:
         try:
             library = importlib.import_module(name)
-        except ImportError:
+        except Exception as error:  # a package whose libraries are missing raises what it likes
+            if not (isinstance(error, ModuleNotFoundError) and error.name == name):
+                reason = f'{name} does not load ({first_line(error)})'
             continue
         if is_rtx(library) or version(library) >= OLDEST:
             return library
@@ -177,15 +181,16 @@ def _timing_cache(config, path):
 
 def quiet_logger(library):
     """
-    Return a logger that keeps quiet and remembers the last error and the last warning; and whether
-    Ctrl-C came within a callback, through which the library lets no exception pass.
+    Return a logger that keeps quiet and remembers the last error and the last warning; whether an
+    error was of memory or of CUDA; and whether Ctrl-C came within a callback, through which the
+    library lets no exception pass.
     """
 
     class Logger(library.ILogger):
         def __init__(self):
             library.ILogger.__init__(self)
             self.last = self.warning = ''
-            self.interrupted = False
+            self.interrupted = self.shortage = False
 
         def log(self, severity, text):
             try:
@@ -196,6 +201,7 @@ def quiet_logger(library):
         def _remember(self, severity, text):
             if severity in (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR):
                 self.last = text.splitlines()[0] if text else ''
+                self.shortage |= bool(_SHORTAGE.search(text))
             elif severity == library.ILogger.WARNING:
                 self.warning = text.splitlines()[0] if text else ''
 

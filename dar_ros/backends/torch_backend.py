@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 
 from dar_ros.backends.base import Backend, Prediction, check_image
+from dar_ros.cures import extra_install
 from dar_ros.errors import BackendError
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
@@ -35,7 +36,7 @@ class TorchBackend(Backend):
             from dar_ros.model.served import network
         except ImportError as error:
             raise BackendError(
-                f'torch backend: {error.name} is not installed; pip install "dar_ros[train]"'
+                f'torch backend: {error.name} is not installed; {extra_install("train")}'
             ) from None
         self._torch = torch
         if threads:

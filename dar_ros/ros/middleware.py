@@ -20,17 +20,22 @@ def profile_environment(profile, environment=os.environ):
     """
     Return {variable: profile} to set, or {} where the user has set a profile of either name.
 
-    Nor in Humble with ROS_LOCALHOST_ONLY: there a profile's transport goes on listening on every
-    interface. Nor where its segment does not fit: Fast DDS would fail, and not fall back to less.
+    Nor where it would listen on every interface. Nor where its segment does not fit: Fast DDS
+    would fail, and not fall back to less.
     """
-    humble = environment.get('ROS_DISTRO') == 'humble'
-    if humble and environment.get('ROS_LOCALHOST_ONLY') == '1':
+    if profile_listens_everywhere(environment):
         return {}
     if environment.get(OLD_NAME) or environment.get(NEW_NAME):
         return {}
     if lacking_room(profile):
         return {}
     return {profile_variable(environment): str(profile)}
+
+
+def profile_listens_everywhere(environment=os.environ):
+    """Whether a profile would undo ROS_LOCALHOST_ONLY: Humble adds its transport to that."""
+    humble = environment.get('ROS_DISTRO') == 'humble'
+    return humble and environment.get('ROS_LOCALHOST_ONLY') == '1'
 
 
 def segment_size(profile):

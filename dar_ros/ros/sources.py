@@ -9,6 +9,7 @@ import numpy as np
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dar_ros.cures import pip_install
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.ros.conversions import is_rectified, rectified_info
@@ -94,7 +95,7 @@ def bag_shots(path, topic, info_topic, loop):
     try:
         from rosbags.rosbag2 import Reader
     except ImportError as error:
-        raise UsageError(f'{error.name} is missing: pip install rosbags') from None
+        raise UsageError(f'{error.name} is missing: {pip_install("rosbags")}') from None
     rest = 0.0  # seconds between the last image of one pass and the first of the next
     try:
         while True:

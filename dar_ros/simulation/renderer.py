@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dar_ros.cures import extra_install
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation.textures import SIDE, texture_pool
@@ -32,7 +33,7 @@ except (
     AttributeError,
 ) as error:  # PyOpenGL raises the latter where the library is missing
     raise UsageError(
-        f'the simulator cannot render with {_GL} ({error}): pip install "dar_ros[sim]", '
+        f'the simulator cannot render with {_GL} ({error}): {extra_install("sim")}, '
         'apt-get install libosmesa6'
     ) from None
 
