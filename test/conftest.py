@@ -1,8 +1,12 @@
 """Shared fixtures: the bundled model, an isolated ROS domain, real processes."""
 
+import fcntl
 import os
+import random
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,18 +64,34 @@ def ros_environment(tmp_path_factory):
     too.
     """
     pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
-    from dar_ros.ros.middleware import profile_variable
+    from dar_ros.ros.middleware import profile_environment
 
-    with pytest.MonkeyPatch.context() as patch:
-        domain = 1 + (os.getpid() * 7 + hash(str(tmp_path_factory.mktemp('ros')))) % 100
+    with pytest.MonkeyPatch.context() as patch, free_domain() as domain:
         for name, value in {
             'ROS_DOMAIN_ID': str(domain),
             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-            profile_variable(): str(ROOT / 'config' / 'fastdds.xml'),
             'RCUTILS_LOGGING_BUFFERED_STREAM': '0',
+            **profile_environment(ROOT / 'config' / 'fastdds.xml'),
         }.items():
             patch.setenv(name, value)
         yield dict(os.environ)
+
+
+@contextmanager
+def free_domain():
+    """
+    Give a ROS domain that no other test session of this machine uses meanwhile; seldom the one
+    before, where processes that were killed are still counted.
+    """
+    for domain in random.sample(range(1, 100), 99):
+        with open(Path(tempfile.gettempdir(), f'dar_ros_test_domain_{domain}'), 'a') as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield domain
+            return
+    raise RuntimeError('99 test sessions at once')
 
 
 @pytest.fixture

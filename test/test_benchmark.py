@@ -1,5 +1,6 @@
 """`dar benchmark` in a few small rounds: that it measures what it says, not how fast it is."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from dar_ros import cli, cli_machine
-from dar_ros.benchmark import CHECKS, PARTS, Bench, Part, judge, run
+from dar_ros.benchmark import CHECKS, NEEDS, PARTS, Bench, Part, judge, run
 from dar_ros.benchmark import stages as stages_part
 from dar_ros.benchmark.timing import interleaved
 
@@ -162,6 +163,9 @@ def test_peers_run_at_the_same_size(bench, small_edge):
 
 
 def test_memory_is_read_through_a_run(bench, bundle, monkeypatch):
+    for module in NEEDS['endurance']:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f'{module} is not installed')
     pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
     from dar_ros.benchmark import endurance
 
@@ -222,6 +226,7 @@ def test_the_command_prints_tables_and_fails_on_a_short_check(bundle, monkeypatc
 
 
 def test_what_is_missing_is_said_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setitem(NEEDS, 'peers', ('transformers',))
     monkeypatch.setitem(sys.modules, 'transformers', None)
     assert cli.main(['benchmark', '--only', 'stages', 'peers']) == 1
     out, error = capsys.readouterr()

@@ -101,7 +101,7 @@ def test_unlisted_graph(copied_bundle):
 def test_a_name_that_is_no_plain_file_name_is_refused(copied_bundle, name):
     files = json.loads((copied_bundle / 'model.json').read_text())['files']
     edit(copied_bundle, files={**files, name: {'sha256': '', 'size': 0}})
-    with pytest.raises(BundleError):
+    with pytest.raises(BundleError, match='leaves the folder|is missing; copy the whole'):
         open_bundle(copied_bundle)
 
 

@@ -91,9 +91,13 @@ def test_a_video_ends(start_process, tmp_path):
         'rate:=10.0',
         '-p',
         'focal:=55.0',
+        '-p',
+        'cx:=20.0',
+        '-p',
+        'cy:=30.0',
     )
     _, infos = receive(1)
-    assert infos[0].k[0] == 55
+    assert [infos[0].k[i] for i in (0, 4, 2, 5)] == [55, 55, 20, 30]
     assert process.wait(60) == 0
 
 
@@ -118,6 +122,15 @@ def test_a_video_has_its_own_pace_and_a_device_none(tmp_path):
     finally:
         device.unlink()
     assert [shot.pause for shot in played] == [0.0] * 3  # unplugged is the end
+
+
+def test_the_simulated_room_depends_on_its_seed():
+    if importlib.util.find_spec('mujoco') is None:
+        pytest.skip('mujoco is not installed (extra: sim)')
+    first, again, other = (
+        next(open_source('sim', 64, 48, 70.0, seed, 15.0, True)).rgb for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
 def test_the_simulated_room(start_process):

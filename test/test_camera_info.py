@@ -10,7 +10,7 @@ pytest.importorskip(
     'sensor_msgs', reason='sensor_msgs is not installed (extra: ros, or a sourced ROS 2)'
 )
 
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointField
 from std_msgs.msg import Header
 
 from dar_ros.errors import FrameError
@@ -101,6 +101,7 @@ def test_depth_info_matches_the_depth_image():
     result = conversions.info_for_depth(source, HEADER, (480, 640), intrinsics)
     assert (result.height, result.width, result.header) == (480, 640, HEADER)
     assert result.k[0] == result.p[0] == 250 and list(result.d) == [0.1, 0, 0, 0, 0]
+    assert result.distortion_model == 'plumb_bob'
     rectified = conversions.info_for_depth(source, HEADER, (480, 640), intrinsics, rectified=True)
     assert not any(rectified.d)
 
@@ -142,6 +143,8 @@ def test_cloud_is_organized_and_16_bytes_a_point(size, stride):
     height, width = expected.shape[:2]
     assert (msg.height, msg.width, msg.point_step, msg.row_step) == (height, width, 16, 16 * width)
     assert [(f.name, f.offset) for f in msg.fields] == [('x', 0), ('y', 4), ('z', 8), ('rgb', 12)]
+    assert {(f.datatype, f.count) for f in msg.fields} == {(PointField.FLOAT32, 1)}
+    assert not msg.is_dense and not msg.is_bigendian  # some are NaN
     data = np.frombuffer(msg.data, '<f4').reshape(height, width, 4)
     bad = ~np.isfinite(depth[::stride, ::stride]) | invalid[::stride, ::stride]
     assert np.isnan(data[bad][:, :3]).all() and bad.any()

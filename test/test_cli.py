@@ -199,6 +199,11 @@ def test_predict_writes_depth_picture_and_cloud(tmp_path, bundle, pipeline):
     header, _, body = (tmp_path / 'out' / 'view.ply').read_bytes().partition(b'end_header\n')
     count = int(header.split(b'element vertex ')[1].split()[0])
     assert 0 < count <= finite.sum() and len(body) == 15 * count
+    vertices = np.frombuffer(body, [('xyz', '<f4', 3), ('rgb', 'u1', 3)])
+    x, y = np.round(vertices['xyz'][:, :2] / vertices['xyz'][:, 2:] * 100 + (44.5, 64.5)).T
+    rows, columns = y.astype(int), x.astype(int)
+    assert np.allclose(vertices['xyz'][:, 2], depth[rows, columns])
+    assert np.array_equal(vertices['rgb'], rgb[rows, columns])
 
 
 def test_simulate_then_evaluate(tmp_path):

@@ -306,7 +306,7 @@ def test_compressed():
         assert found.shape == wide.shape
         assert np.abs(found[8::16, 8::16].astype(int) - COLORS).max() <= tolerance
     for damaged in (b'', b'junk', data[:40]):
-        with pytest.raises(FrameError):
+        with pytest.raises(FrameError, match='truncated JPEG|neither PNG nor JPEG'):
             conversions.compressed_to_rgb(
                 CompressedImage(format='jpeg', data=array.array('B', damaged))
             )

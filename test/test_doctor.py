@@ -2,6 +2,7 @@
 
 import json
 import os
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,12 @@ def doctor(*arguments, code=0, path=None, **environment):
     paths = [str(p) for p in (path, ROOT, os.environ.get('PYTHONPATH')) if p]
     done = subprocess.run(
         [sys.executable, '-m', 'dar_ros.cli', 'doctor', *map(str, arguments)],
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths), **environment},
+        env={
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join(paths),
+            'PYTHONUSERBASE': site.getuserbase(),  # of the real HOME: what pip put there is needed
+            **environment,
+        },
         text=True,
         capture_output=True,
         timeout=280,

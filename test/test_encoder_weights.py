@@ -10,6 +10,7 @@ import pytest
 onnx = pytest.importorskip('onnx', reason='onnx is not installed (extra: train)')
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
+pytest.importorskip('safetensors', reason='safetensors is not installed (extra: train)')
 
 from safetensors.torch import save_file
 from timm.models.vision_transformer import checkpoint_filter_fn

@@ -151,7 +151,7 @@ from dar_ros.backends.engine_cache import EngineCache
 def build():
     with open(sys.argv[2], 'a') as file:
         file.write('built\\n')
-    time.sleep(1.0)
+    time.sleep(float(sys.argv[3]))
     return b'engine'
 
 print('ready', flush=True)
@@ -160,9 +160,9 @@ assert EngineCache(sys.argv[1]).get('tiny', {'gpu': 'Orin'}, build) == b'engine'
 """
 
 
-def racer(tmp_path):
+def racer(tmp_path, seconds=1.0):
     return subprocess.Popen(
-        [sys.executable, '-c', RACER, tmp_path / 'engines', tmp_path / 'log'],
+        [sys.executable, '-c', RACER, tmp_path / 'engines', tmp_path / 'log', str(seconds)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -184,7 +184,7 @@ def test_two_processes_that_start_at_once_build_once(tmp_path):
 
 
 def test_a_process_killed_while_it_builds_blocks_nobody(tmp_path):
-    killed = racer(tmp_path)
+    killed = racer(tmp_path, seconds=60)
     killed.stdout.readline()
     killed.stdin.write('go\n')
     killed.stdin.flush()

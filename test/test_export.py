@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
+onnx = pytest.importorskip('onnx', reason='onnx is not installed (extra: train)')
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 pytest.importorskip('onnxscript', reason='onnxscript is not installed (extra: train)')
+
+from onnx import numpy_helper
 
 from dar_ros import export as exporting
 from dar_ros.backends import open_backend

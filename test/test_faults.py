@@ -20,8 +20,6 @@ from lifecycle_msgs.msg import Transition
 from ros_client import FOCAL, SIZE, Client, array_of
 from sensor_msgs.msg import CameraInfo, Image
 
-from dar_ros.ros.node import STOP_PATIENCE
-
 FAULTY = str(Path(__file__).with_name('faulty_node.py'))
 MEASURED = str(Path(__file__).with_name('measured_node.py'))
 NODE = 'dar_ros.ros.node'
@@ -151,10 +149,8 @@ def test_a_backend_that_hangs_leaves_the_node_its_answers_and_its_end(
             assert not client.transition(Transition.TRANSITION_DEACTIVATE)
             assert client.set(num_steps=2).successful
             assert 'deactivate again' in process.log.read_text()
-    before = time.monotonic()
     process.send_signal(number)
     assert process.wait(30) == 1
-    assert time.monotonic() - before < STOP_PATIENCE + 2
     log = process.log.read_text()
     assert 'the process ends without it' in log and 'Traceback' not in log
 
@@ -217,7 +213,8 @@ def test_two_nodes_on_one_machine(start_process, client, rgb):
 def test_the_latest_camera_info_serves_with_a_warning(node, client, rgb):
     client.ask(rgb)
     assert client.told(rgb, WARN, "no camera_info has the image's stamp", info=False)
-    assert client.second in client.received['depth/points']
+    stamp = client.second  # what was told may be of the frame before
+    assert client.spin_until(lambda: stamp in client.received['depth/points'])
     assert client.told(rgb, OK, 'running')
 
 
@@ -238,9 +235,11 @@ def test_an_uncalibrated_camera_gets_depth_and_no_cloud(node, client, rgb):
     client.ask(rgb)
     assert client.told(rgb, WARN, 'uncalibrated', camera={'k': [0.0] * 9})
     stamp = client.second
+    assert client.spin_until(lambda: stamp in client.received['depth/camera_info'])
+    assert client.received['depth/camera_info'][stamp].k[0] == 0
+    assert client.told(rgb, WARN, 'uncalibrated', camera={'k': [0.0] * 9})  # one frame later
     assert stamp in client.received['depth/image']
     assert stamp not in client.received['depth/points']
-    assert client.received['depth/camera_info'][stamp].k[0] == 0
 
 
 def test_a_silent_camera_and_a_slow_one_are_announced(start_process, client, rgb):

@@ -1,11 +1,13 @@
 """
 Broken messages: refused in one line or converted to what they say, with memory bounded by them.
 
-100,000 at the conversions; what hypothesis finds; 500 at a running node.
+100,000 at the conversions; at least 500 at a running node. test_fuzz_hypothesis.py looks further.
 """
 
 import array
+import itertools
 import struct
+import time
 import tracemalloc
 
 import cv2
@@ -15,9 +17,6 @@ import pytest
 pytest.importorskip(
     'sensor_msgs', reason='sensor_msgs is not installed (extra: ros, or a sourced ROS 2)'
 )
-hypothesis = pytest.importorskip('hypothesis', reason='hypothesis is not installed (extra: test)')
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -202,40 +201,22 @@ def test_headers_that_announce_more_than_they_bring_allocate_nothing():
         tracemalloc.stop()
 
 
-@settings(max_examples=400, deadline=None)
-@given(
-    st.sampled_from(ENCODINGS) | st.text(max_size=8),
-    *(st.integers(0, 40) | st.integers(0, 2**32 - 1) for _ in range(3)),
-    st.integers(0, 255),
-    st.binary(max_size=2000),
-)
-def test_images_of_hypothesis(encoding, height, width, step, bigendian, data):
-    encoding = encoding.encode('utf8', 'ignore').decode()
-    msg = Image(height=height, width=width, step=step, is_bigendian=bigendian)
-    msg.encoding, msg.data = encoding, array.array('B', data)
-    check_image(msg)
-
-
-@settings(max_examples=400, deadline=None)
-@given(
-    st.lists(st.floats(), min_size=9, max_size=9),
-    st.lists(st.floats(), min_size=12, max_size=12),
-    st.lists(st.floats(), max_size=14),
-    *(st.integers(0, 2**32 - 1) for _ in range(8)),
-    st.tuples(st.integers(1, 500), st.integers(1, 500)),
-)
-def test_camera_infos_of_hypothesis(k, p, d, width, height, bx, by, left, top, w, h, size):
-    msg = CameraInfo(width=width, height=height, k=k, p=p, d=d, binning_x=bx, binning_y=by)
-    msg.roi.x_offset, msg.roi.y_offset, msg.roi.width, msg.roi.height = left, top, w, h
-    check_info(msg, size)
-
-
 def test_500_at_a_running_node(node, client, rgb):
     """Half of all messages are damaged; the node lives, and publishes nothing wrong."""
     rng = np.random.default_rng(4)
     client.ask(rgb)
-    sizes = {}
-    for i in range(500):
+    sizes, deadline = {}, time.monotonic() + 90
+
+    def refused():
+        return int(client.status()[2].get('refused', 0))
+
+    def served():
+        return sum(stamp >= 10_000 for stamp in client.received['depth/image'])
+
+    for i in itertools.count():
+        enough = i >= 500 and served() > 30 and refused() > 30
+        if enough or time.monotonic() > deadline:  # a busy machine takes more than 500
+            break
         stamp = 10_000 + i
         msg = random_image(rng)
         if i % 2:
@@ -254,7 +235,7 @@ def test_500_at_a_running_node(node, client, rgb):
         topic: {s: m for s, m in messages.items() if s >= 10_000}
         for topic, messages in client.received.items()
     }
-    assert len(fuzzed['depth/image']) > 30
+    assert len(fuzzed['depth/image']) > 30 and fuzzed['depth/points']
     for topic in ('depth/image', 'depth/camera_info', 'depth/points'):
         for stamp, msg in fuzzed[topic].items():
             assert (msg.height, msg.width) == sizes[stamp]
@@ -263,6 +244,6 @@ def test_500_at_a_running_node(node, client, rgb):
     for msg in fuzzed['depth/points'].values():
         z = np.frombuffer(msg.data, '<f4').reshape(-1, 4)[:, 2]
         assert not np.isinf(z).any() and not (z <= 0).any()
-    assert int(client.status()[2]['refused']) > 30
+    assert refused() > 30
     assert int(client.status()[2]['backend failures']) == 0
     assert 'Traceback' not in node.log.read_text()

@@ -52,6 +52,14 @@ def test_running(watched):
     assert status.hardware_id == 'tiny/onnxruntime'
 
 
+def test_latencies_are_medians_and_tails_of_what_was_measured(watched):
+    for milliseconds in range(101):
+        watched.now += 0.02
+        watched.health.image()
+        watched.health.frame(1, {'step_1': milliseconds / 1000}, ())
+    assert values(watched.status())['step_1 p50/p95 (ms)'] == '50.0 / 95.0'
+
+
 def test_idle_and_inactive(watched):
     watched.health.image()
     assert watched.status(wanted=False).message == 'idle: nobody subscribes'

@@ -82,6 +82,20 @@ def test_one_name_one_version(package):
     assert config['install']['install_scripts'] == f'$base/lib/{package.findtext("name")}'
 
 
+def test_no_test_module_breaks_the_collection_without_the_extras():
+    """`colcon test` on a plain ROS installation runs nothing at all if one import fails."""
+    for file in sorted((ROOT / 'test').glob('test_*.py')):
+        sure = set()
+        for node in ast.parse(file.read_text()).body:
+            call = node.value if isinstance(node, ast.Assign | ast.Expr) else None
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == 'pytest.importorskip':
+                sure.add(call.args[0].value.split('.')[0])
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in (name.split('.')[0] for name in names):
+                assert name not in OPTIONAL - sure, f'{file.name} imports {name} unconditionally'
+
+
 def test_dependencies_are_those_imported(package):
     """No key is missing, none is idle, and none overwrites what a Jetson brings."""
     run, test = depends(package, 'exec_depend'), depends(package, 'test_depend')

@@ -89,6 +89,13 @@ def test_flying_pixels_lie_between_surfaces():
     assert not flying_pixels(depth, 0.0).any()
 
 
+def test_the_threshold_is_a_share_of_the_depth():
+    """A slope far away is no edge, however many centimetres a pixel of it spans."""
+    slope = np.tile(np.linspace(10, 12, 9, dtype=np.float32), (9, 1))
+    assert not flying_pixels(slope, 0.05).any() and flying_pixels(slope, 0.01).any()
+    assert np.array_equal(flying_pixels(slope / 100, 0.015), flying_pixels(slope, 0.015))
+
+
 def test_a_thin_thing_is_not_flying():
     depth = np.full((9, 9), 3.0, np.float32)
     depth[:, 4] = 1.0
@@ -98,6 +105,12 @@ def test_a_thin_thing_is_not_flying():
 def test_invalid_depth_is_never_a_jump():
     depth = np.array([[np.nan, 1, np.inf], [1, 1, 1], [-np.inf, 1, np.nan]], np.float32)
     assert not flying_pixels(depth, 0.05).any()
+
+
+def test_what_has_no_depth_has_colours_of_its_own():
+    """Beyond the range dark grey, anything else invalid black: neither is in the scale."""
+    found = colorize(np.array([[np.inf, -np.inf, np.nan]], np.float32), 0.5, 8.0)
+    assert found[0].tolist() == [[45] * 3, [0] * 3, [0] * 3]
 
 
 def test_colors_have_a_fixed_scale():

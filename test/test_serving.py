@@ -75,6 +75,13 @@ def lose_a_frame(served):
     return served.recover(str(caught.value))
 
 
+def test_the_time_that_a_frame_has_taken_already_is_handed_on(world, pipeline, monkeypatch):
+    served, seen = world.serve(pipeline), []
+    monkeypatch.setattr(served, '_pipeline', lambda *arguments: seen.append(arguments))
+    served(IMAGE, None, 'settings', began=7.0)
+    assert seen[0][1:] == (None, 'settings', 7.0)
+
+
 def test_one_failure_reopens_the_backend(world, pipeline):
     served = world.serve(pipeline)
     world.broken['fast'] = BackendError('fast: out of memory')

@@ -1,15 +1,17 @@
 """Where a run gets its frames and its first weights from."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 pytest.importorskip('timm', reason='timm is not installed (extra: train)')
+pytest.importorskip('lightning_fabric', reason='lightning_fabric is not installed (extra: train)')
 
 from tiny_training import FakeFrames, tiny_config
 
-from dar_ros.errors import UsageError
+from dar_ros.errors import DarError, UsageError
 from dar_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.from_bundle import config_of_bundle, model_from_bundle
@@ -59,6 +61,26 @@ def test_frames_of_several_folders_follow_each_other(config, tmp_path):
     assert len(trainer.train_frames) == 2 * len(first) + len(second)
     for index, expected in ((len(first), second[0]), (len(first) + len(second), first[0])):
         assert (trainer.train_frames[index].image == expected.image).all()
+
+
+def test_resuming_with_other_frames_is_noticed(config, capsys):
+    """Which frame is whose sample depends on how many there are."""
+    Trainer(replace(config, stages=config.stages[:1])).run()
+    FakeFrames(count=7).write(Path(config.train_data).parent / 'more')
+    more = replace(config, train_data=str(Path(config.train_data).parent / 'more'))
+    Trainer(more, resume=True)
+    assert 'resumed with 7 frames to train on, not with 6 as before' in capsys.readouterr().out
+    Trainer(config, resume=True)
+    assert 'frames to train on' not in capsys.readouterr().out
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_one_line(config, monkeypatch):
+    trainer = Trainer(config)
+    with torch.no_grad():
+        trainer.model.position.fill_(float('nan'))
+    with pytest.raises(DarError, match='the loss is nan at iteration 0.*--resume') as caught:
+        trainer.run()
+    assert '\n' not in str(caught.value)
 
 
 def test_training_goes_on_from_a_bundle(config, bundle):
