@@ -73,9 +73,12 @@ def test_a_folder_loops(start_process, pictures):
 
 
 def test_a_folder_of_an_unknown_camera_is_uncalibrated(start_process, pictures):
-    start_process('dar_ros.ros.camera', '-p', f'source:={pictures}', '-p', 'rate:=20.0')
-    _, infos = receive(1)
+    start_process('dar_ros.ros.camera', '-p', f'source:={pictures}', '-p', 'rate:=5.0')
+    images, infos = receive(3)
     assert infos[0].k[0] == 0
+    first, third = (images[i].header.stamp for i in (0, 2))
+    took = third.sec - first.sec + (third.nanosec - first.nanosec) * 1e-9
+    assert took > 0.3  # two periods of the rate asked for
 
 
 def test_a_video_ends(start_process, tmp_path):

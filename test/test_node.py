@@ -1,6 +1,7 @@
 """The node as a user has it: a process of its own, real messages over DDS."""
 
 import array
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from dar_ros.geometry import Intrinsics, unproject
 from dar_ros.pipeline import DepthSettings
 from dar_ros.postprocess import colorize
+from dar_ros.ros.node import THROTTLE
 from dar_ros.ros.outputs import TOPICS
 from dar_ros.ros.parameters import PARAMETERS
 
@@ -85,6 +87,7 @@ def test_bad_parameters_change_nothing(node, client, rgb):
 
 def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
     client.ask(rgb)
+    began = time.monotonic()
     for count, (changes, word) in enumerate(
         (
             ({'encoding': 'xyz9'}, 'unknown encoding'),
@@ -102,6 +105,11 @@ def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
         assert client.spin_until(lambda n=count: client.status()[2]['refused'] == str(n))
     assert node.poll() is None
     assert 'frame lost: unknown encoding' in node.log.read_text()
+    for _ in range(20):
+        client.send(rgb, encoding='xyz9')
+    assert client.spin_until(lambda: int(client.status()[2]['refused']) > 8)
+    lines = node.log.read_text().count('frame lost')
+    assert lines <= 2 + (time.monotonic() - began) / THROTTLE  # a log must not fill the disk
 
 
 def test_size_and_intrinsics_may_change_between_frames(node, client, rgb):
