@@ -131,9 +131,10 @@ def test_every_validation_shard_shows_other_meshes():
     assert len(shown[0] & shown[1]) < len(shown[0]) / 2
 
 
-def test_generation_resumes_and_does_not_depend_on_workers(tmp_path, monkeypatch):
+def test_generation_resumes_and_does_not_depend_on_workers(tmp_path, monkeypatch, capfd):
     one = generate(tmp_path / 'one', 'val', 70, 5, SIZE, workers=1, progress=False)
     two = generate(tmp_path / 'two', 'val', 70, 5, SIZE, workers=2, progress=False)
+    assert capfd.readouterr().out == ''  # where `dar evaluate --json` prints its one object
     assert len(one) == len(two) == 70
     assert frames_equal([one[i] for i in (0, 49, 50, 69)], [two[i] for i in (0, 49, 50, 69)])
     monkeypatch.setattr(dataset, '_write_shard', lambda job: pytest.fail(f'{job} exists already'))

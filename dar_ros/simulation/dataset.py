@@ -7,6 +7,7 @@ Simulated data sets on disk: seeded, resumable, written by several processes.
 A shard depends on (seed, split, shard number) only.
 """
 
+import atexit
 import functools
 import json
 import multiprocessing
@@ -255,6 +256,13 @@ def _write_shard(job):
 _renderers = {}
 
 
+@atexit.register  # later PyOpenGL is half gone, and prints to the standard output about it
+def _close_renderers():
+    for renderer, _ in _renderers.values():
+        renderer.close()
+    _renderers.clear()
+
+
 def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
     """Yield the first `count` frames of a shard."""
     from dar_ros.simulation.appearance import clouded, distorted, exposed, lit
@@ -269,9 +277,7 @@ def shard_frames(split, seed, shard, size, count=SHARD_FRAMES):
     # Textures and meshes cost a GL context and seconds.
     key = (*size, seed, shares.stream, shard // shares.pool)
     if key not in _renderers:
-        for renderer, _ in _renderers.values():
-            renderer.close()
-        _renderers.clear()
+        _close_renderers()
         stock = Stock(np.random.default_rng((11, *key[2:])), held_out=split == 'test')
         _renderers[key] = Renderer(*size, key[2:], stock), stock
     (renderer, stock), kinds = _renderers[key], shares.kinds
