@@ -10,7 +10,6 @@ import copy
 import json
 import logging
 import shutil
-import subprocess
 import tempfile
 import warnings
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.export import Dim
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.bundle import Bundle, open_bundle, write_manifest
 from dar_ros.errors import DarError
+from dar_ros.manifest import describe
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.export_graphs import (
     ENCODER_OUTPUTS,
@@ -128,12 +128,10 @@ def _rounded(values):
 
 def _require_small_graphs(model):
     """ExportError for a network of which a graph would not fit into one ONNX file."""
-    for name, graph in (
-        ('encoder', EncoderGraph),
-        ('step', StepGraph),
-        ('upsample', UpsampleGraph),
-    ):
-        size = sum(4 * tensor.numel() for tensor in graph(model).parameters())
+    whole, encoder = (
+        sum(4 * tensor.numel() for tensor in part.parameters()) for part in (model, model.encoder)
+    )
+    for name, size in (('encoder', encoder), ('step', whole - encoder)):
         if size >= FILE_LIMIT:
             raise ExportError(
                 f'{model.config.name} has {size / 2**30:.1f} GiB of weights in {name}.onnx, and '
@@ -358,59 +356,3 @@ def check_parity(model, folder, reference):
 
 def _relative(found, expected):
     return (found - expected).abs() / expected
-
-
-def describe(model, record):
-    """Fields of model.json, but for the schema and the files."""
-    config = model.config
-    manifest = {
-        'name': config.name,
-        'input_size': list(config.input_size),
-        'num_steps': config.num_steps,
-        'num_bins': config.num_bins,
-        'bin_space': config.bin_space,
-        'window_neighbors': config.window_neighbors,
-        'grid_sizes': [list(size) for size in config.grid_sizes()],
-        'depth_grid_sizes': [list(size) for size in config.depth_grid_sizes()],
-        'latent_width': config.latent_width,
-        'layers': config.layers,
-        'heads': config.heads,
-        'width': config.width,
-        'depth_range': list(config.depth_range),
-        'trained_span': list(config.trained_span),
-        'canonical_focal': config.focal,
-        'sigma_factors': record.get('sigma_factors', [1.0] * config.num_steps),
-        'normalisation': {
-            'mean': list(config.pixel_mean),
-            'std': list(config.pixel_std),
-            'where': 'inside encoder.onnx',
-        },
-        'parameters': sum(p.numel() for p in model.parameters()),
-        'provenance': {
-            'backbone': config.backbone,
-            'commit': _commit(),
-            'training': record.get('training', 'none: random weights'),
-            'iteration': record.get('iteration', 0),
-            'validation': record.get('validation', {}),
-            # Checkpoints whose weights were averaged, and their shares; a backbone kept apart.
-            **{key: record[key] for key in ('average', 'backbone_weights') if key in record},
-        },
-        'licence': 'Apache-2.0',
-    }
-    if 'row_medians' in record:
-        manifest['baseline_row_medians'] = record['row_medians']
-    return manifest
-
-
-def _commit():
-    try:
-        done = subprocess.run(
-            ['git', 'rev-parse', 'HEAD'],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except OSError:
-        return 'unknown'
-    return done.stdout.strip() or 'unknown'

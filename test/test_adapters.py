@@ -11,6 +11,8 @@ onnx = pytest.importorskip('onnx', reason='onnx is not installed (extra: train)'
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
+from run_model import depth_by, depth_by_torch
+
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.errors import UsageError
 from dar_ros.export import export_model, with_rounded_weights
@@ -120,14 +122,9 @@ def test_they_are_published_without_the_vit(tmp_path, monkeypatch):
 def test_their_bundle_computes_the_same_and_goes_on(tmp_path):
     model = with_rounded_weights(trained())
     bundle = export_model(model, tmp_path / 'bundle', {'training': {'model': CONFIG.to_dict()}})
-    backend = OnnxRuntimeBackend(bundle)
-    backend.start(picture()[0].numpy(), 0.2, 9.0)
-    for _ in range(bundle.num_steps):
-        backend.step()
-    with torch.inference_mode():
-        (*_, last), encoded = model(picture(), torch.tensor([0.2]), torch.tensor([9.0]))
-        wanted = model.upsample(last, encoded.upsample_mask).depth[0, 0].exp().numpy()
-    assert np.isclose(backend.finish().depth, wanted, rtol=1e-3).mean() > 0.999
+    wanted = depth_by_torch(model, picture())
+    found = depth_by(OnnxRuntimeBackend(bundle), picture())
+    assert np.isclose(found, wanted, rtol=1e-3).mean() > 0.999
     again, state = trained_model(bundle.path).state_dict(), model.state_dict()
     adapters = [key for key in state if key.startswith('encoder.adapters.')]
     assert len(adapters) == 12 * 6

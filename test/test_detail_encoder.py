@@ -10,6 +10,8 @@ onnx = pytest.importorskip('onnx', reason='onnx is not installed (extra: train)'
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
+from run_model import depth_by, depth_by_torch
+
 from dar_ros.backends import open_backend
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.errors import UsageError
@@ -217,19 +219,11 @@ def test_it_trains_at_the_backbones_rate_and_can_be_frozen():
 def test_its_bundle_computes_the_same_and_goes_on(tmp_path):
     model = with_rounded_weights(trained())
     bundle = export_model(model, tmp_path / 'bundle', {'training': {'model': CONFIG.to_dict()}})
-    backend = OnnxRuntimeBackend(bundle)
-    backend.start(picture()[0].numpy(), 0.2, 9.0)
-    for _ in range(bundle.num_steps):
-        backend.step()
-    with torch.inference_mode():
-        (*_, last), encoded = model(picture(), torch.tensor([0.2]), torch.tensor([9.0]))
-        wanted = model.upsample(last, encoded.upsample_mask).depth[0, 0].exp().numpy()
-    assert np.isclose(backend.finish().depth, wanted, rtol=1e-3).mean() > 0.999
-    served = open_backend(bundle, 'torch')  # self-tested
-    served.start(picture()[0].numpy(), 0.2, 9.0)
-    for _ in range(bundle.num_steps):
-        served.step()
-    assert np.isclose(served.finish().depth, wanted, rtol=1e-3).mean() > 0.999
+    wanted = depth_by_torch(model, picture())
+    found = depth_by(OnnxRuntimeBackend(bundle), picture())
+    assert np.isclose(found, wanted, rtol=1e-3).mean() > 0.999
+    served = depth_by(open_backend(bundle, 'torch'), picture())  # self-tested
+    assert np.isclose(served, wanted, rtol=1e-3).mean() > 0.999
     again = trained_model(bundle.path).state_dict()
     state = model.state_dict()
     for key in ('memory_position', 'encoder.backbone.cls_token', 'encoder.backbone.pos_embed'):

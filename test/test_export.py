@@ -1,5 +1,8 @@
 """Checkpoint to bundle: parity, and that a wrong graph fails the export."""
 
+import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +16,7 @@ pytest.importorskip('onnxscript', reason='onnxscript is not installed (extra: tr
 from onnx import numpy_helper
 
 from dar_ros import export as exporting
+from dar_ros import manifest
 from dar_ros.backends import open_backend
 from dar_ros.export import (
     ExportError,
@@ -156,3 +160,18 @@ def test_a_network_that_no_file_can_hold_is_refused_by_name(name):
             exporting._require_small_graphs(model)
     else:
         exporting._require_small_graphs(model)
+
+
+def test_a_commit_of_another_repository_is_not_taken_for_this_ones(tmp_path, monkeypatch):
+    """As where the package is installed into a folder that somebody keeps in git."""
+    if shutil.which('git') is None:
+        pytest.skip('git is not installed')
+    monkeypatch.setattr(manifest, '__file__', str(tmp_path / 'manifest.py'))
+    assert manifest._commit() == 'unknown'
+    who = ['-c', 'user.name=x', '-c', 'user.email=x']
+    for command in (['init', '-q'], [*who, 'commit', '-q', '--allow-empty', '-m', 'x']):
+        subprocess.run(['git', *command], cwd=tmp_path, check=True)
+    (tmp_path / 'manifest.py').write_text('')
+    assert manifest._commit() == 'unknown'
+    subprocess.run(['git', 'add', '.'], cwd=tmp_path, check=True)
+    assert re.fullmatch('[0-9a-f]{40}-dirty', manifest._commit())

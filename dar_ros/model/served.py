@@ -15,7 +15,7 @@ class CheckpointBundle(Bundle):
     """
 
     def __init__(self, path):
-        from dar_ros.export import describe
+        from dar_ros.manifest import describe
 
         self.model, record = load_checkpoint(path)
         super().__init__(path, describe(self.model, record))

@@ -126,8 +126,8 @@ def compressed_to_rgb(msg):
     sensor_msgs/CompressedImage (JPEG, PNG) -> RGB uint8 (H, W, 3); FrameError if it does not
     decode.
 
-    Its format begins with the encoding of what was compressed (compressed_image_transport): one
-    channel of Bayer's may be a mosaic still, unless `compressed mono8` says that it is grey.
+    Its format begins with the encoding of what was compressed: one channel of Bayer's may be a
+    mosaic still, unless `compressed mono8` says that it is grey.
     """
     data = np.frombuffer(msg.data, np.uint8)
     width, height = _compressed_size(data.tobytes(), msg.format)
@@ -143,10 +143,9 @@ def compressed_to_rgb(msg):
         raise FrameError(f'compressed image does not decode: {first_line(error)}') from None
     if image is None or image.shape[:2] != (height, width):
         raise FrameError(f'compressed image of format {msg.format!r} does not decode')
+    image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
     if image.ndim == 3:
         return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
     return cv2.cvtColor(image, _ENCODINGS[encoding][2])
 
 
