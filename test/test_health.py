@@ -7,7 +7,7 @@ pytest.importorskip(
 )
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from dar_ros.ros.health import NO_DEPTH, NO_IMAGE, WINDOW, Health
+from dar_ros.ros.health import LONGEST_WINDOW, NO_DEPTH, NO_IMAGE, WINDOW, Health
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -184,3 +184,5 @@ def test_a_model_that_needs_long_is_not_taken_for_one_that_hangs(watched):
 def test_memory_is_bounded(watched):
     watched.run(60, rate=100.0)
     assert len(watched.health._frames) <= WINDOW * 100 + 1
+    watched.run(120, rate=100.0, min_rate=1e-6)
+    assert len(watched.health._frames) <= LONGEST_WINDOW * 100 + 1

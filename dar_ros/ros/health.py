@@ -11,6 +11,7 @@ WINDOW = 5.0  # seconds over which rates and latencies are taken, and for which 
 NO_DEPTH = 5.0  # seconds without depth, somebody waiting and images coming, that are an error;
 FRAMES_LATE = 3  # but never less than so many times what the last frame took
 FEW = 3  # intervals of `min_rate` that the window must hold to judge it by
+LONGEST_WINDOW = 60.0  # seconds, however small `min_rate`: the frames in it are kept
 NO_IMAGE = 2.0  # seconds without an image that are worth a warning
 
 
@@ -91,7 +92,8 @@ class Health:
         """
         with self._lock:
             now = self._clock()
-            self._window = max(WINDOW, FEW / min_rate if min_rate else 0.0)
+            wanted_window = FEW / min_rate if min_rate else 0.0
+            self._window = min(max(WINDOW, wanted_window), LONGEST_WINDOW)
             self._trim(now)
             frames, rate = [timings for _, timings in self._frames], self._rate(now)
             if not (active and wanted):
