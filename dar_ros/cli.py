@@ -107,7 +107,9 @@ def build_parser():
         'Render a data set: RGB, exact depth, intrinsics.',
         'dar simulate --split train --frames 8000 --seed 0 --out data/train',
     )
-    sub.add_argument('--split', choices=('train', 'close', 'bare', 'val', 'test'), required=True)
+    sub.add_argument(
+        '--split', choices=('train', 'close', 'bare', 'passages', 'val', 'test'), required=True
+    )
     sub.add_argument('--frames', type=positive, required=True)
     sub.add_argument('--seed', type=natural, default=0)
     sub.add_argument('--out', required=True, help='folder; an interrupted run is continued')

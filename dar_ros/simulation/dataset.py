@@ -60,6 +60,9 @@ SPLITS = {
     'bare': Split(
         5, {'bare': 0.5, 'room': 0.15, 'corridor': 0.1, 'hall': 0.05, 'outdoor': 0.2}, facing=0.8
     ),
+    # And what leads elsewhere: doorways, hallways and stairs. Where rooms are boxes, the painted
+    # walls beside an opening pass for things at hand, and a flight of steps down for a floor.
+    'passages': Split(6, {'flat': 0.6, 'stairs': 0.4}, near=0.2),
     # Of many pools: one alone may be easy, and chooses checkpoints and fits uncertainty by itself.
     'val': Split(1, _SEEN, pool=1),
     'test': Split(

@@ -23,6 +23,8 @@ def camera_pose(rng, scene, near=0.3, facing=0.0):
             aim = rng.uniform(-0.5, 0.5, 2) * np.array(scene.half)
             yaw = math.atan2(aim[1] - y, aim[0] - x) + rng.normal(0, 0.3)
         pitch = math.radians(np.clip(rng.normal(-8, 13), -60, 25))
+        if scene.sights and rng.random() < 0.8:
+            yaw, pitch = _towards(rng, scene.sights[rng.integers(len(scene.sights))], x, y, z)
     if not scene.free(x, y, 0.15) or max(abs(x) - scene.half[0], abs(y) - scene.half[1]) > -0.2:
         return None
     hfov = float(np.clip(rng.normal(68, 15), 40, 110))
@@ -33,6 +35,13 @@ def camera_pose(rng, scene, near=0.3, facing=0.0):
         math.radians(rng.normal(0, 2.5)),
         hfov,
     )
+
+
+def _towards(rng, sight, x, y, z):
+    """Return yaw, pitch of a camera at x, y, z that has a sight somewhere in its picture."""
+    ahead, left, up = (a - b for a, b in zip(sight, (x, y, z)))
+    pitch = math.atan2(up, math.hypot(ahead, left)) + rng.normal(0, 0.15)
+    return math.atan2(left, ahead) + rng.normal(0, 0.25), float(np.clip(pitch, -1.1, 0.6))
 
 
 def _before_a_thing(rng, scene):

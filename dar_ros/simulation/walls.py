@@ -49,19 +49,24 @@ def shell(rng, length, width, height):
             if rng.random() < 0.12
             else same
         )
-        # Inner faces look back at the centre: the panel stands at -across along its own normal.
-        c, s = math.cos(yaw), math.sin(yaw)
-
-        def panel(
-            offset, z, w, h, finish, color, out, thickness=0.02, c=c, s=s, across=across, yaw=yaw
-        ):
-            x, y = -(across - out), offset
-            return sheet(c * x - s * y, s * x + c * y, z, yaw, w, h, finish, color, thickness)
-
-        parts.append(panel(0, height / 2, along, height, material, paint, -0.01))
-        parts.append(panel(0, 0.04, along, 0.08, 'plain', tint(rng, 0.5), 0.008))
-        parts += _openings(rng, panel, along, height)
+        parts += inner_wall(rng, yaw, along, across, height, material, paint)
     return parts
+
+
+def inner_wall(rng, yaw, along, across, height, material, paint):
+    """Wall `across` from the origin that faces it along yaw, and what is in and on it."""
+    # Inner faces look back at the centre: the panel stands at -across along its own normal.
+    c, s = math.cos(yaw), math.sin(yaw)
+
+    def panel(offset, z, w, h, finish, color, out, thickness=0.02):
+        x, y = -(across - out), offset
+        return sheet(c * x - s * y, s * x + c * y, z, yaw, w, h, finish, color, thickness)
+
+    return [
+        panel(0, height / 2, along, height, material, paint, -0.01),
+        panel(0, 0.04, along, 0.08, 'plain', tint(rng, 0.5), 0.008),
+        *_openings(rng, panel, along, height),
+    ]
 
 
 def _openings(rng, panel, along, height):
