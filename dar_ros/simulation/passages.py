@@ -38,12 +38,12 @@ def flat(rng, stock):
             parts += inner_wall(rng, (end > 0) * math.pi, width, length / 2, height, *paint)
             scene.sights.append((*wall[:2], 1.0))
     doors = [door for door in doors if door]
-    scene.sights += [(1.4 * x, 1.4 * y, 1.0) for x, y in doors]
+    scene.sights += [(1.4 * x, 1.4 * y, 1.0) for x, y in doors]  # what lies behind them
     parts += _slabs(rng, length, width, height)
-    interiors = [_walls_of(rng, parts, room, height, paint) for room in rooms]
+    interiors = [_room(rng, parts, room, height, paint) for room in rooms]
     # Last, for what exceeds the pool is left out.
     hallway = Scene('corridor', scene.half, height)
-    _furnish(rng, stock, scene, hallway, (0.0, 0.0, length, width), doors, _line)
+    _furnish(rng, stock, scene, hallway, (0.0, 0.0, length, width), doors, _furnish_hallway)
     for interior, room in zip(interiors, rooms):
         _furnish(rng, stock, scene, interior, room[:4], doors, furnish_room)
     lamps(rng, scene, length, width + 6, height)
@@ -79,7 +79,7 @@ def stairs(rng, stock):
         (-start, 0, 0, 2 * half_y),
         (end, 0, math.pi, 2 * half_y),
     ):
-        wall = sheet(-0.01, 0, (low + top) / 2, 0, along, top - low, material, color)
+        wall = sheet(-0.01, 0, (low + top) / 2, 0, along, top - low + 0.1, material, color)
         parts += place([wall], x, y, yaw)
     parts += _closed_door(rng, -start, 0.0, 0.0, 2 * half_y)
     parts += _closed_door(rng, end, drop, math.pi, 2 * half_y)
@@ -206,7 +206,7 @@ def _closed_door(rng, x, z, yaw, along):
     return place(parts, x, 0, yaw)
 
 
-def _walls_of(rng, parts, room, height, paint):
+def _room(rng, parts, room, height, paint):
     """Add a room's slabs and walls, but the one that is shared; its own Scene, of no part yet."""
     x, y, length, width, shared = room
     if rng.random() < 0.5:
@@ -222,19 +222,19 @@ def _walls_of(rng, parts, room, height, paint):
     return Scene('room', (length / 2, width / 2), height)
 
 
-def _furnish(rng, stock, scene, interior, place_of, doors, run):
+def _furnish(rng, stock, scene, interior, area, doors, furnish_it):
     """Furnish a room, its doorways free, and move what is in it into the scene."""
-    x, y, length, width = place_of
+    x, y, length, width = area
     ways = [(door_x - x, door_y - y, 0.5) for door_x, door_y in doors]
     interior.occupied += ways
-    run(interior, rng, stock, length, width)
+    furnish_it(interior, rng, stock, length, width)
     interior.occupied = interior.occupied[len(ways) :]
     interior.move(x, y)
     scene.primitives += interior.primitives
     scene.occupied += interior.occupied
 
 
-def _line(scene, rng, stock, length, width):
+def _furnish_hallway(scene, rng, stock, length, width):
     """Put little enough into a hallway."""
     if rng.random() < 0.7:
         hang(scene, rng, stock, length, width)
@@ -280,19 +280,20 @@ def _beam(a, b, half_width, half_height, color, material='plain'):
 
 def _railing(rng, a, b, count):
     """Banister from a to b, points of the floor: balusters or a parapet, posts at its ends."""
-    rail, height = rng.uniform(0.85, 1.05), 0.0
+    rail = rng.uniform(0.85, 1.05)
     wooden = rng.random() < 0.5
     finish = (variant(rng, 'wood', 'solid'), (1, 1, 1)) if wooden else _enamel(rng)
     (x, y, z), (dx, dy, dz) = a, (q - p for p, q in zip(a, b))
     if rng.random() < 0.2:
-        height = rail / 2
-        ends = [(p[0], p[1], p[2] + height) for p in (a, b)]
-        return [_beam(*ends, 0.05, height, tint(rng))]
-    ends = [(p[0], p[1], p[2] + rail) for p in (a, b)]
-    parts = [_beam(*ends, 0.03, 0.025, finish[1], finish[0])]
+        return [_beam(_above(a, rail / 2), _above(b, rail / 2), 0.05, rail / 2, tint(rng))]
+    parts = [_beam(_above(a, rail), _above(b, rail), 0.03, 0.025, finish[1], finish[0])]
     parts += [box(*p, 0.09, 0.09, rail + 0.08, *finish) for p in (a, b)]
     radius, color = rng.uniform(0.008, 0.02), tint(rng, rng.uniform(0.1, 0.7))
     for i in range(1, count):
         share = i / count
         parts.append(post(x + share * dx, y + share * dy, z + share * dz, radius, rail, color))
     return parts
+
+
+def _above(point, height):
+    return (*point[:2], point[2] + height)
