@@ -203,6 +203,19 @@ def test_a_wide_picture_is_rendered_to_its_end():
     assert np.isinf(frame.depth).all() and frame.image[:, 2048:].min() > 50
 
 
+def test_closing_a_renderer_leaves_another_as_it_is(renderer):
+    """Their GL objects have the same numbers: what is freed is the current context's."""
+    scene = make_scene(np.random.default_rng(1), 'room')
+    renderer.load(scene.primitives, scene.lights)
+    before = renderer.render((0, 0, 1.2), 0.3, -0.1, 0.0, 80)
+    other = Renderer(*SIZE, 1)
+    renderer.render((0, 0, 1.2), 0.3, -0.1, 0.0, 80)
+    other.close()
+    after = renderer.render((0, 0, 1.2), 0.3, -0.1, 0.0, 80)
+    assert np.array_equal(before.image, after.image)
+    assert np.array_equal(before.depth, after.depth)
+
+
 def test_hands_reach_into_the_picture(renderer):
     """They are 0.15 to 0.9 m away, and most poses show some of them."""
     rng = np.random.default_rng(2)

@@ -127,6 +127,7 @@ class Renderer:
 
     def close(self):
         """Free the GL context."""
+        self.gl.make_current()  # else what another renderer calls by the same numbers is freed
         self.context.free()
         self.gl.free()
 
