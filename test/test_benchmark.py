@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from dar_ros import cli, cli_machine
-from dar_ros.benchmark import CHECKS, NEEDS, PARTS, Bench, Part, judge, run
+from dar_ros.benchmark import CHECKS, NEEDS, PARTS, Bench, Part, budget, judge, run
 from dar_ros.benchmark import stages as stages_part
 from dar_ros.benchmark.timing import interleaved
 
@@ -113,6 +114,29 @@ def test_budget_counts_frames_over_several_budgets(bench):
     (_, _, rows) = part.tables[0]
     assert len(rows) == 5 and 0 <= part.values['budget_met'] <= 1
     assert rows[0][1] < rows[-1][1]
+
+
+def test_budget_sees_a_pipeline_that_keeps_none(bench, monkeypatch):
+    class Late:
+        def __init__(self, *arguments, **named):
+            self.inner = open_pipeline(*arguments, **named)
+            self.backend = self.inner.backend
+
+        def __call__(self, image, intrinsics, settings):
+            if settings.latency_budget_ms:
+                time.sleep(0.1 + settings.latency_budget_ms * 1.2e-3)
+            return self.inner(image, intrinsics, settings)
+
+    open_pipeline = budget.open_pipeline
+    monkeypatch.setattr(budget, 'open_pipeline', Late)
+    monkeypatch.setattr(budget, 'FRAMES_PER_ROUND', 1)
+    assert budget.run(bench).values['budget_met'] < 0.4
+
+
+def test_what_is_late_by_a_tenth_is_kept():
+    times = np.array([9.0, 10.9, 11.1, 25.0, 1.0])
+    assert budget.kept(times, np.full(5, 10.0)) == pytest.approx(0.6)
+    assert budget.kept(times, np.array([5.0, 10, 10.2, 30, 1])) == pytest.approx(0.8)
 
 
 def test_backends_side_by_side(bench, bundle):
