@@ -177,7 +177,7 @@ def build_parser():
     sub = command(
         'extract',
         extract,
-        'Turn a ROS 2 bag of an RGB-D camera into a `folder` data set.',
+        'Turn a ROS bag (1 or 2) of an RGB-D camera into a `folder` data set.',
         'dar extract drive.bag --image /rgb/image_raw --depth /depth/image_raw '
         '--camera-info /rgb/camera_info --out data/mine',
     )

@@ -46,6 +46,11 @@ class Serving:
         return self._pipeline.backend.name
 
     @property
+    def precision(self):
+        """The precision that the backend in use computes in."""
+        return self._pipeline.backend.precision
+
+    @property
     def notes(self):
         """What was passed over for the backend in use, and why."""
         return self._pipeline.backend.notes
@@ -75,7 +80,7 @@ class Serving:
         if not self._reopened:
             self._reopened, self._good = True, 0
             # In the precision that served: another might have to be built first, for minutes.
-            if self._reopen(model, name, self._pipeline.backend.precision, threads):
+            if self._reopen(model, name, self.precision, threads):
                 return f'{name} was opened again'
         if name not in self._failed:
             self._failed.add(name)

@@ -129,7 +129,8 @@ def test_the_next_backend_takes_over(start_process, client, rgb):
         assert client.sees(WARN, 'onnxruntime serves instead of fast')
         assert serves(client)
     values = client.status()[2]
-    assert values['backend'] == 'onnxruntime' and values['backend failures'] == '2'
+    assert values['backend'] == 'onnxruntime' and values['precision'] == 'fp32'
+    assert values['backend failures'] == '2'
     assert process.poll() is None
 
 

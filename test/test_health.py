@@ -30,7 +30,7 @@ class Watched:
         return self.status(**options)
 
     def status(self, **options):
-        return self.health.status('dar: depth', 'tiny', 'onnxruntime', **options)
+        return self.health.status('dar: depth', 'tiny', 'onnxruntime', 'fp32', **options)
 
 
 @pytest.fixture
@@ -47,7 +47,8 @@ def test_running(watched):
     assert (status.level, status.message) == (OK, 'running')
     found = values(status)
     assert float(found['rate (Hz)']) == pytest.approx(10, rel=0.03)
-    assert found['backend'] == 'onnxruntime' and found['steps used'] == '3'
+    assert found['backend'] == 'onnxruntime' and found['precision'] == 'fp32'
+    assert found['steps used'] == '3'
     assert found['step_1 p50/p95 (ms)'] == '10.0 / 10.0' and found['processed'] == '40'
     assert status.hardware_id == 'tiny/onnxruntime'
 

@@ -83,12 +83,15 @@ class Health:
         span = last - first if now - last <= 2 * usual else now - first
         return intervals / span if span else 0.0
 
-    def status(self, name, bundle, backend, note='', active=True, wanted=True, min_rate=0.0):
+    def status(
+        self, name, bundle, backend, precision, note='', active=True, wanted=True, min_rate=0.0
+    ):
         """
         DiagnosticStatus of now.
 
-        `bundle` and `backend` are names, `note` says what is lastingly wrong with the backend,
-        `wanted` is whether anybody listens to an output, `min_rate` (Hz) what is expected then.
+        `bundle`, `backend` and `precision` are names, `note` says what is lastingly wrong with
+        the backend, `wanted` is whether anybody listens to an output, `min_rate` (Hz) what is
+        expected then.
         """
         with self._lock:
             now = self._clock()
@@ -104,6 +107,7 @@ class Health:
             values = {
                 'model': bundle,
                 'backend': backend,
+                'precision': precision,
                 'rate (Hz)': f'{rate:.1f}',
                 'received': self.received,
                 'processed': self.processed,

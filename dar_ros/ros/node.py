@@ -86,7 +86,8 @@ class DarNode(LifecycleNode):
         self._timer = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
         bundle = self.serving.bundle
         self.get_logger().info(
-            f'{bundle.name} on {self.serving.backend}, {bundle.num_steps} steps at '
+            f'{bundle.name} on {self.serving.backend} in {self.serving.precision}, '
+            f'{bundle.num_steps} steps at '
             f'{bundle.input_size[1]}x{bundle.input_size[0]}, '
             f'{bundle.depth_range[0]}-{bundle.depth_range[1]} m'
         )
@@ -325,6 +326,7 @@ class DarNode(LifecycleNode):
             f'{self.get_fully_qualified_name()[1:]}: depth',
             self.serving.bundle.name,
             self.serving.backend,
+            self.serving.precision,
             self.serving.note,
             self._worker is not None,
             bool(self.outputs.wanted()),
