@@ -124,12 +124,12 @@ def test_budget_sees_a_pipeline_that_keeps_none(bench, monkeypatch):
 
         def __call__(self, image, intrinsics, settings):
             if settings.latency_budget_ms:
-                time.sleep(0.1 + settings.latency_budget_ms * 1.2e-3)
+                time.sleep(settings.latency_budget_ms * 1.2e-3)
             return self.inner(image, intrinsics, settings)
 
     open_pipeline = budget.open_pipeline
     monkeypatch.setattr(budget, 'open_pipeline', Late)
-    monkeypatch.setattr(budget, 'FRAMES_PER_ROUND', 1)
+    monkeypatch.setattr(budget, 'FRAMES_PER_ROUND', 4)
     assert budget.run(bench).values['budget_met'] < 0.4
 
 

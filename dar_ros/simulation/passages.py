@@ -1,12 +1,13 @@
 """Flats and stairs: what is seen along hallways, through doorways and down a flight of steps."""
 
 import math
+from dataclasses import dataclass
 
 from dar_ros.simulation import fixtures, furniture
 from dar_ros.simulation.placing import Scene, furnish, furnish_room, hang, lamps
 from dar_ros.simulation.renderer import BOX, Primitive
 from dar_ros.simulation.solids import box, place, post
-from dar_ros.simulation.walls import floor, inner_wall, sheet, tint, variant
+from dar_ros.simulation.walls import floor, ground_of, inner_wall, sheet, tint, variant
 
 _DOOR = 2.05  # height, metres
 
@@ -19,38 +20,51 @@ def flat(rng, stock):
     """
     length, width, height = rng.uniform(2, 8), rng.uniform(0.9, 1.9), rng.uniform(2.3, 3.2)
     scene = Scene('flat', (length / 2, width / 2), height)
-    paint, parts = _paint(rng), scene.primitives
-    rooms, doors = [], []  # rooms: centre x, y, extents, which side (as in `shell`) is shared
+    finish, thick = _wall_finish(rng), rng.uniform(0.08, 0.25)
+    parts, rooms = scene.primitives, []
     for side in (-1, 1):
         deep = rng.uniform(2.4, 5)
         for middle, along in _cut(rng, length):
-            rooms.append((middle, side * (width + deep) / 2, along, deep, 2 - side))
-            wall = (middle, side * width / 2, math.pi / 2, along)
-            doors.append(_partition(rng, parts, wall, height, paint))
+            wall = (middle, side * width / 2, side * math.pi / 2, along)
+            door = None if rng.random() < 0.15 else _Door(rng, wall)
+            parts += _partition(rng, wall, height, thick, finish, door)
+            rooms.append(_Room(middle, side * (width + deep) / 2, along, deep, 2 - side, door))
     for end in (-1, 1):
-        wall = (end * length / 2, 0.0, 0.0, width)
-        if rng.random() < 0.6:
-            deep, wide = rng.uniform(2.5, 6), width + rng.uniform(1.2, 4)
-            rooms.append((end * (length + deep) / 2, 0.0, deep, wide, 1 - end))
-            closed = rng.random() < 0.7  # or as wide as the hallway
-            doors.append(_partition(rng, parts, wall, height, paint) if closed else wall[:2])
-        else:
-            parts += inner_wall(rng, (end > 0) * math.pi, width, length / 2, height, *paint)
+        wall = (end * length / 2, 0.0, (end < 0) * math.pi, width)
+        if rng.random() < 0.4:
+            parts += inner_wall(rng, (end > 0) * math.pi, width, length / 2, height, *finish)
             scene.sights.append((*wall[:2], 1.0))
-    doors = [door for door in doors if door]
-    scene.sights += [(1.4 * x, 1.4 * y, 1.0) for x, y in doors]  # what lies behind them
+            continue
+        door = _Door(rng, wall, whole=rng.random() < 0.3)
+        if not door.whole:
+            parts += _partition(rng, wall, height, thick, finish, door)
+        deep, wide = rng.uniform(2.5, 6), width + rng.uniform(1.2, 4)
+        rooms.append(_Room(end * (length + deep) / 2, 0.0, deep, wide, 1 - end, door))
+    entered = [room for room in rooms if room.door]
+    doors = [room.door for room in entered]
+    # Seen from a room, or from the hallway.
+    home = entered[rng.integers(len(entered))] if entered and rng.random() < 0.4 else None
+    shown = [room for room in entered if room is home or room.door.open]
     parts += _slabs(rng, length, width, height)
-    interiors = [_room(rng, parts, room, height, paint) for room in rooms]
-    # Last, for what exceeds the pool is left out.
+    for room in rooms:
+        parts += _walls_of(rng, room, height, finish, room in shown)
+    # Last, for what exceeds the renderer's pool is left out.
     hallway = Scene('corridor', scene.half, height)
-    _furnish(rng, stock, scene, hallway, (0.0, 0.0, length, width), doors, _furnish_hallway)
-    for interior, room in zip(interiors, rooms):
-        _furnish(rng, stock, scene, interior, room[:4], doors, furnish_room)
-    lamps(rng, scene, length, width + 6, height)
-    if rng.random() < 0.4:
-        x, y, along, across, _ = rooms[rng.integers(len(rooms))]
-        scene.move(-x, -y)
-        scene.half = (along / 2, across / 2)
+    area = (0.0, 0.0, length - thick, width - thick)
+    _furnish(rng, stock, scene, hallway, area, doors, _furnish_hallway)
+    for room in shown:
+        interior = Scene('room', (room.length / 2, room.width / 2), height)
+        _furnish(rng, stock, scene, interior, room.area(thick), doors, furnish_room)
+    scene.occupied += [door.leaf for door in doors if door.leaf]
+    lamps(scene, rng, length, width + 6, height)
+    if home:
+        scene.sights = [home.door.beside(-0.5)]
+        scene.move(-home.x, -home.y)
+        scene.half = (home.length / 2, home.width / 2)
+    else:
+        scene.sights += [door.beside(0.5) for door in doors]
+    within = scene.half[0] + 0.5, scene.half[1] + 0.5  # others are behind walls
+    scene.occupied = [o for o in scene.occupied if abs(o[0]) < within[0] and abs(o[1]) < within[1]]
     return scene
 
 
@@ -67,7 +81,7 @@ def stairs(rng, stock):
     start, half_y, edge = landing / 2, (wide + void) / 2, (wide - void) / 2
     end = start + run + beyond
     scene = Scene('stairs', (start, half_y), top)
-    (material, color), ground = _paint(rng), _ground(rng)
+    (material, color), ground = _wall_finish(rng), ground_of(rng)
     middle, long = (end - start) / 2, end + start
     parts = scene.primitives
     parts += [floor(start, half_y, -0.02, ground)]
@@ -88,31 +102,86 @@ def stairs(rng, stock):
         x, z = start + (i + 0.5) * going, (i + 1) * turn * rise
         parts += _step(x, (edge - half_y) / 2, low, z, going, wide, treads)
     if turn > 0:  # the last riser
-        parts.append(box(start + run + 0.02, (edge - half_y) / 2, 0, 0.04, wide, drop, *treads[0]))
+        parts.append(
+            box(start + run + 0.02, (edge - half_y) / 2, 0, 0.04, wide, drop - 0.01, *treads[0])
+        )
     if void:
         parts += place([floor(long / 2, half_y, low - 0.03, ground)], middle, 0, 0)
-        parts += _railing(rng, (start, edge, 0), (start + run, edge, drop), 2 * steps)
+        parts += _railing(rng, (start, edge, 0), (start + run, edge, drop), 2 * steps, rise)
         x, z = (start, 0) if turn < 0 else (start + run, drop)
-        parts += _railing(rng, (x, edge, z), (x, half_y, z), int(void / 0.13))
+        parts += _railing(rng, (x, edge, z), (x, half_y, z), int(void / 0.13), 0.0)
     if turn < 0 and rng.random() < 0.3:  # the underside of the flight above
-        bottom = rng.uniform(2.1, 2.5)
-        under = (start + 0.3, 0, bottom), (start + run + 0.3, 0, drop + bottom)
+        under = (start + 0.3, 0, top), (start + run + 0.3, 0, drop + top)
         parts.append(_beam(*under, half_y, 0.05, tint(rng, 0.8)))
-    lamps(rng, scene, landing, 2 * half_y, top)
+    lamps(scene, rng, landing, 2 * half_y, top)
     scene.sights = [
         (start + share * run, (edge - half_y) / 2, share * drop + 0.3) for share in (0.3, 0.6, 1)
     ]
     return scene
 
 
-def _paint(rng):
+@dataclass
+class _Room:
+    """
+    A room beside a hallway: centre and extents, which of its sides (as in `walls.shell`) is
+    shared, and its doorway, if any.
+    """
+
+    x: float
+    y: float
+    length: float
+    width: float
+    shared: int
+    door: object
+
+    def area(self, thick):
+        """Centre and extents of what its walls leave, half of the shared one standing in it."""
+        across = thick / 2
+        c, s = (
+            round(math.cos(self.shared * math.pi / 2)),
+            round(math.sin(self.shared * math.pi / 2)),
+        )
+        return (
+            self.x + c * across / 2,
+            self.y + s * across / 2,
+            self.length - abs(c) * across,
+            self.width - abs(s) * across,
+        )
+
+
+class _Door:
+    """
+    Doorway in a wall (x, y, yaw of its normal into the room, length), or for want of the `whole`
+    wall: where it is, how wide, and the place (x, y, radius) that an open leaf takes.
+    """
+
+    def __init__(self, rng, wall, whole=False):
+        self.x, self.y, self.yaw, self.clear = wall
+        self.whole, self.open, self.hung, self.leaf = whole, True, False, None
+        if whole:
+            return
+        along, self.clear = self.clear, min(rng.uniform(0.7, 1.0), self.clear - 0.25)
+        self.offset = rng.uniform(-1, 1) * ((along - self.clear) / 2 - 0.1)
+        self.x, self.y, _ = self.beside(0.0, self.offset)
+        # Its leaf hangs left or right, and opens into the room.
+        self.hung, self.hinge = rng.random() < 0.7, rng.choice([-1, 1])
+        self.open = not self.hung or rng.random() < 0.7
+        self.ajar = rng.uniform(0.2, 1.5) if self.open else 0.0
+        if self.hung and self.open:
+            ahead, aside = math.sin(self.ajar), self.hinge * (1 - math.cos(self.ajar))
+            x, y, _ = self.beside(ahead * self.clear / 2, aside * self.clear / 2)
+            self.leaf = (x, y, self.clear / 2)
+
+    def beside(self, ahead, aside=0.0):
+        """Point (x, y, 1 m) that far into the room, and to the left."""
+        c, s = math.cos(self.yaw), math.sin(self.yaw)
+        return self.x + c * ahead - s * aside, self.y + s * ahead + c * aside, 1.0
+
+
+def _wall_finish(rng):
     """Material and colour of walls: paint more often than in a shell, one in six darker."""
     material = 'plain' if rng.random() < 0.75 else variant(rng, 'plaster', 'sheet')
     return material, tint(rng, 0.4 if rng.random() < 0.17 else 0.82)
-
-
-def _ground(rng):
-    return variant(rng, rng.choice(['planks', 'planks', 'carpet', 'tiles', 'concrete']), 'sheet')
 
 
 def _cut(rng, length):
@@ -126,31 +195,21 @@ def _cut(rng, length):
 def _slabs(rng, length, width, height):
     """Floor and ceiling."""
     return [
-        floor(length / 2, width / 2, -0.02, _ground(rng)),
+        floor(length / 2, width / 2, -0.02, ground_of(rng)),
         floor(length / 2, width / 2, height + 0.02, 'plain', tint(rng, 0.85)),
     ]
 
 
-def _partition(rng, parts, wall, height, paint):
-    """
-    Add a wall between two spaces to the parts, perhaps with a doorway; its place (x, y) or None.
-
-    `wall` is the middle x, y, the yaw of its normal, and its length.
-    """
+def _partition(rng, wall, height, thick, finish, door):
+    """Wall (middle x, y, yaw of its normal, length) between two spaces, with a doorway or None."""
     x, y, yaw, along = wall
-    thick, (material, color) = rng.uniform(0.08, 0.25), paint
-    clear = min(rng.uniform(0.7, 1.0), along - 0.25)
-    if rng.random() < 0.15:
-        parts += place(
-            [sheet(0, 0, height / 2, 0, along, height, material, color, thick)], x, y, yaw
-        )
-        return None
-    middle = rng.uniform(-1, 1) * ((along - clear) / 2 - 0.1)
-    left, right = middle - clear / 2, middle + clear / 2
+    if door is None:
+        return place([sheet(0, 0, height / 2, 0, along, height, *finish, thick)], x, y, yaw)
+    clear, middle = door.clear, door.offset
+    left, right, above = middle - clear / 2, middle + clear / 2, height - _DOOR
     trim = ('plain', tint(rng, 0.6)) if rng.random() < 0.7 else (variant(rng, 'wood', 'solid'),)
-    above = height - _DOOR
-    made = [
-        sheet(0, middle, height - above / 2, 0, clear, above, material, color, thick),
+    parts = [
+        sheet(0, middle, height - above / 2, 0, clear, above, *finish, thick),
         box(0, left, 0, thick + 0.04, 0.07, _DOOR, *trim),
         box(0, right, 0, thick + 0.04, 0.07, _DOOR, *trim),
         box(0, middle, _DOOR - 0.03, thick + 0.04, clear + 0.07, 0.07, *trim),
@@ -158,19 +217,15 @@ def _partition(rng, parts, wall, height, paint):
     skirting = tint(rng, 0.5)
     for low, high in ((-along / 2, left), (right, along / 2)):
         across, wide = (low + high) / 2, high - low
-        made += [
-            sheet(0, across, height / 2, 0, wide, height, material, color, thick),
+        parts += [
+            sheet(0, across, height / 2, 0, wide, height, *finish, thick),
             box(0, across, 0, thick + 0.02, wide, 0.08, 'plain', skirting),
         ]
-    if rng.random() < 0.7:
-        # A leaf hangs at its hinge, left or right, and opens to one side or the other.
-        hinge, swing = rng.choice([-1, 1]), rng.choice([-1, 1])
-        ajar = 0.0 if rng.random() < 0.3 else rng.uniform(0.2, 1.8)
-        yaw_of_leaf = (math.pi if hinge < 0 else 0.0) - hinge * swing * ajar
-        hung = middle + hinge * (clear / 2 - 0.04)
-        made += place(_leaf(rng, clear - 0.08), swing * (thick / 2 - 0.02), hung, yaw_of_leaf)
-    parts += place(made, x, y, yaw)
-    return x - math.sin(yaw) * middle, y + math.cos(yaw) * middle
+    if door.hung:
+        turned = (math.pi if door.hinge < 0 else 0.0) + door.hinge * door.ajar
+        leaf = _leaf(rng, clear - 0.08)
+        parts += place(leaf, thick / 2 - 0.02, middle + door.hinge * (clear / 2 - 0.04), turned)
+    return place(parts, x, y, yaw)
 
 
 def _leaf(rng, width):
@@ -180,7 +235,8 @@ def _leaf(rng, width):
     material, color = (variant(rng, 'wood', 'solid'), (1, 1, 1)) if wooden else _enamel(rng)
     parts = [box(0, middle, 0.01, 0.04, width, height, material, color)]
     if rng.random() < 0.6:
-        shade, rows = tuple(c * rng.uniform(0.8, 0.95) for c in color), int(rng.integers(1, 4))
+        darker, rows = rng.uniform(0.8, 0.95), int(rng.integers(1, 4))
+        shade = tuple(c * darker for c in color)
         tall = (height - 0.12) / rows - 0.12
         for i in range(rows):
             bottom = 0.13 + i * (tall + 0.12)
@@ -206,26 +262,30 @@ def _closed_door(rng, x, z, yaw, along):
     return place(parts, x, 0, yaw)
 
 
-def _room(rng, parts, room, height, paint):
-    """Add a room's slabs and walls, but the one that is shared; its own Scene, of no part yet."""
-    x, y, length, width, shared = room
+def _walls_of(rng, room, height, finish, shown):
+    """Slabs and walls of a room but the shared one; without windows and the like unless shown."""
     if rng.random() < 0.5:
-        paint = _paint(rng)
-    made = _slabs(rng, length, width, height)
+        finish = _wall_finish(rng)
+    parts = _slabs(rng, room.length, room.width, height)
     for side in range(4):
-        along, across = (width, length / 2) if side % 2 == 0 else (length, width / 2)
-        if side != shared:
-            made += inner_wall(
-                rng, side * math.pi / 2, along - 0.04, across - 0.03, height, *paint
+        yaw, even = side * math.pi / 2, side % 2 == 0
+        along, across = (room.width, room.length / 2) if even else (room.length, room.width / 2)
+        if side == room.shared:
+            continue
+        if shown:
+            parts += inner_wall(rng, yaw, along - 0.04, across - 0.03, height, *finish)
+        else:
+            parts += place(
+                [sheet(0.02 - across, 0, height / 2, 0, along, height, *finish)], 0, 0, yaw
             )
-    parts += place(made, x, y, 0)
-    return Scene('room', (length / 2, width / 2), height)
+    return place(parts, room.x, room.y, 0)
 
 
 def _furnish(rng, stock, scene, interior, area, doors, furnish_it):
     """Furnish a room, its doorways free, and move what is in it into the scene."""
     x, y, length, width = area
-    ways = [(door_x - x, door_y - y, 0.5) for door_x, door_y in doors]
+    ways = [(door.x - x, door.y - y, max(0.5, door.clear / 2)) for door in doors]
+    ways += [(door.leaf[0] - x, door.leaf[1] - y, door.leaf[2]) for door in doors if door.leaf]
     interior.occupied += ways
     furnish_it(interior, rng, stock, length, width)
     interior.occupied = interior.occupied[len(ways) :]
@@ -238,7 +298,9 @@ def _furnish_hallway(scene, rng, stock, length, width):
     """Put little enough into a hallway."""
     if rng.random() < 0.7:
         hang(scene, rng, stock, length, width)
-    items = (fixtures.radiator, furniture.cabinet, furniture.plant)
+    items = [fixtures.radiator]
+    if width > 1.3:
+        items += [furniture.cabinet, furniture.plant]
     furnish(scene, rng, length, width, items, int(rng.integers(3)), items, 0)
 
 
@@ -278,20 +340,26 @@ def _beam(a, b, half_width, half_height, color, material='plain'):
     )
 
 
-def _railing(rng, a, b, count):
-    """Banister from a to b, points of the floor: balusters or a parapet, posts at its ends."""
+def _railing(rng, a, b, count, sag):
+    """
+    Banister from a to b, points of the floor: balusters or a parapet, posts at its ends.
+
+    Steps lie up to `sag` metres below the line from a to b.
+    """
     rail = rng.uniform(0.85, 1.05)
     wooden = rng.random() < 0.5
     finish = (variant(rng, 'wood', 'solid'), (1, 1, 1)) if wooden else _enamel(rng)
     (x, y, z), (dx, dy, dz) = a, (q - p for p, q in zip(a, b))
     if rng.random() < 0.2:
-        return [_beam(_above(a, rail / 2), _above(b, rail / 2), 0.05, rail / 2, tint(rng))]
+        middle = (rail - sag) / 2
+        return [_beam(_above(a, middle), _above(b, middle), 0.05, (rail + sag) / 2, tint(rng))]
     parts = [_beam(_above(a, rail), _above(b, rail), 0.03, 0.025, finish[1], finish[0])]
     parts += [box(*p, 0.09, 0.09, rail + 0.08, *finish) for p in (a, b)]
     radius, color = rng.uniform(0.008, 0.02), tint(rng, rng.uniform(0.1, 0.7))
     for i in range(1, count):
         share = i / count
-        parts.append(post(x + share * dx, y + share * dy, z + share * dz, radius, rail, color))
+        foot = (x + share * dx, y + share * dy, z + share * dz - sag)
+        parts.append(post(*foot, radius, rail + sag, color))
     return parts
 
 

@@ -149,7 +149,7 @@ def furnish_room(scene, rng, stock, length, width):
     )
 
 
-def lamps(rng, scene, length, width, height):
+def lamps(scene, rng, length, width, height):
     for i in range(int(rng.integers(1, 4))):
         x, y = rng.uniform(-0.35, 0.35, 2) * (length, width)
         scene.lights.append(

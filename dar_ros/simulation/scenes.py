@@ -66,7 +66,7 @@ def _room(rng, stock):
             )
         )
     furnish_room(scene, rng, stock, length, width)
-    lamps(rng, scene, length, width, height)
+    lamps(scene, rng, length, width, height)
     return scene
 
 
@@ -90,7 +90,7 @@ def _kitchen(rng, stock):
         makers(rng, stock, seats, on_floor),
         4,
     )
-    lamps(rng, scene, length, width, height)
+    lamps(scene, rng, length, width, height)
     return scene
 
 
@@ -110,7 +110,7 @@ def _bathroom(rng, stock):
         makers(rng, stock, (furniture.bin_,), on_floor),
         2,
     )
-    lamps(rng, scene, length, width, height)
+    lamps(scene, rng, length, width, height)
     return scene
 
 
@@ -121,7 +121,7 @@ def _bare(rng, stock):
     scene.primitives = shell(rng, length, width, height)
     if rng.random() < 0.5:
         hang(scene, rng, stock, length, width)
-    lamps(rng, scene, length, width, height)
+    lamps(scene, rng, length, width, height)
     return scene
 
 
@@ -149,7 +149,7 @@ def _corridor(rng, stock):
         makers(rng, stock, loose, on_floor),
         int(rng.integers(0, 4)),
     )
-    lamps(rng, scene, length, width, height)
+    lamps(scene, rng, length, width, height)
     return scene
 
 
@@ -167,7 +167,7 @@ def _hall(rng, stock):
     at_wall = makers(rng, stock, racks, at_wall)
     on_floor = makers(rng, stock, racks[:1] + FLOOR_ITEMS, on_floor)
     furnish(scene, rng, length, width, at_wall, 8, on_floor, 14)
-    lamps(rng, scene, length, width, height)
+    lamps(scene, rng, length, width, height)
     scene.ambient = max(scene.ambient, 0.4)
     return scene
 

@@ -27,6 +27,11 @@ def floor(half_x, half_y, z, material, color=(1, 1, 1)):
     return Primitive(BOX, (0, 0, z), (half_x, half_y, 0.02), 0, material, color)
 
 
+def ground_of(rng):
+    """Material of an indoor floor."""
+    return variant(rng, rng.choice(['planks', 'planks', 'carpet', 'tiles', 'concrete']), 'sheet')
+
+
 def tint(rng, low=0.82):
     """Draw a nearly grey colour (r, g, b) of at least about `low`."""
     return tuple(np.clip(rng.uniform(low, 1.0) * (1 + rng.uniform(-0.08, 0.08, 3)), 0, 1))
@@ -34,7 +39,7 @@ def tint(rng, low=0.82):
 
 def shell(rng, length, width, height):
     """Floor, ceiling, walls, skirting, doors, windows and pictures of a closed box."""
-    ground = variant(rng, rng.choice(['planks', 'planks', 'carpet', 'tiles', 'concrete']), 'sheet')
+    ground = ground_of(rng)
     parts = [
         floor(length / 2, width / 2, -0.02, ground),
         floor(length / 2, width / 2, height + 0.02, 'plaster/sheet/0', tint(rng, 0.85)),
