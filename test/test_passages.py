@@ -80,12 +80,15 @@ def test_doors_open_into_the_rooms():
 
 def test_a_room_is_seen_towards_its_door():
     """Half a metre into the hallway, and not at a thing behind a wall."""
+    rooms = 0
     for seed in range(16):
         scene = make_scene(np.random.default_rng(seed), 'flat')
         if scene.half[1] > 0.96:
             ((x, y, _),) = scene.sights
             beyond = np.abs((x, y)) - scene.half
             assert beyond.max() == pytest.approx(0.5) and beyond.min() < 0
+            rooms += 1
+    assert rooms > 3
 
 
 def test_flights_lead_down_and_up(renderer):
