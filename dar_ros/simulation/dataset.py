@@ -24,7 +24,7 @@ from tqdm import tqdm
 from dar_ros.errors import DarError, UsageError
 from dar_ros.geometry import Intrinsics
 
-VERSION = 3  # of the generator: raise it when a frame of some seed changes
+VERSION = 4  # of the generator: raise it when a frame of some seed changes
 SHARD_FRAMES = 50
 OPEN_SHARDS = 64  # of a process, in three files each: many systems allow it 1024 files
 VIEWS = 4  # pictures of a scene

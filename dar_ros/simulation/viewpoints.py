@@ -54,7 +54,10 @@ def _before_a_thing(rng, scene):
 
 
 def _before_a_wall(rng, scene):
-    """Return x, y, z, yaw, pitch of a camera that looks at a wall, or up across a street."""
+    """
+    Return x, y, z, yaw, pitch of a camera that looks at a wall, or up across a street; half of
+    the walls stand square ahead, where nothing runs towards a vanishing point.
+    """
     (x, y), z = rng.uniform(-1, 1, 2) * np.array(scene.half), rng.uniform(0.1, 2.0)
     if scene.kind == 'outdoor':
         yaw = rng.choice([-1, 1]) * math.pi / 2 + rng.normal(0, 0.6)
@@ -64,4 +67,6 @@ def _before_a_wall(rng, scene):
         x = (1 - side) * max(scene.half[0] - away, 0.0)
     else:
         y = (2 - side) * max(scene.half[1] - away, 0.0)
-    return x, y, z, side * math.pi / 2 + rng.normal(0, 0.45), math.radians(rng.normal(0, 14))
+    spread = rng.choice([0.06, 0.45])
+    yaw = side * math.pi / 2 + rng.normal(0, spread)
+    return x, y, z, yaw, math.radians(rng.normal(0, 6 if spread < 0.1 else 14))
