@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('mujoco', reason='mujoco is not installed (extra: sim)')
 
-from dar_ros.simulation import passages
+from dar_ros.simulation import flats
 from dar_ros.simulation.dataset import shard_frames
 from dar_ros.simulation.renderer import BOX, POOL, Renderer
 from dar_ros.simulation.scenes import make_scene
@@ -36,7 +36,7 @@ def test_the_sky_shows_nowhere():
 
 def test_no_wall_is_left_out(monkeypatch):
     """What exceeds the renderer's pool is not drawn; walls come before what they enclose."""
-    monkeypatch.setattr(passages, '_furnish', lambda *arguments: None)
+    monkeypatch.setattr(flats, '_furnish', lambda *arguments: None)
     for kind in ('flat', 'stairs'):
         for seed in range(300):
             scene = make_scene(np.random.default_rng(seed), kind)

@@ -1,11 +1,11 @@
-"""Random scenes: furnished rooms, corridors, halls, streets; flats and stairs are in passages."""
+"""Random scenes: rooms, corridors, halls, streets; flats and stairs in modules of their own."""
 
 import math
 
 import numpy as np
 
 from dar_ros.simulation import fixtures, furniture
-from dar_ros.simulation.passages import flat, stairs
+from dar_ros.simulation.flats import flat
 from dar_ros.simulation.placing import (
     FLOOR_ITEMS,
     Scene,
@@ -19,6 +19,7 @@ from dar_ros.simulation.placing import (
 )
 from dar_ros.simulation.renderer import BOX, Light, Primitive
 from dar_ros.simulation.solids import box
+from dar_ros.simulation.stairs import stairs
 from dar_ros.simulation.walls import floor, sheet, shell, tint, variant
 
 KINDS = ('room', 'corridor', 'hall', 'outdoor', 'kitchen', 'bathroom', 'bare', 'flat', 'stairs')
