@@ -328,7 +328,7 @@ def extract(arguments):
     from dar_ros.ros.extract import extract as run
 
     topics = (arguments.image, arguments.depth, arguments.camera_info)
-    count = run(arguments.bag, topics, arguments.out, arguments.every, arguments.slop)
+    count = run(arguments.bag, topics, arguments.out, arguments.every, arguments.slop, _say)
     print(f'{count} frames in {arguments.out}')
 
 

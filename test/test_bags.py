@@ -19,7 +19,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.ros import sources
-from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, intrinsics_from_info
+from dar_ros.ros.compressed import compressed_to_rgb
+from dar_ros.ros.conversions import image_to_rgb, intrinsics_from_info
 
 SIZE = (24, 32)
 STORE = get_typestore(Stores.LATEST)

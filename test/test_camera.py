@@ -17,7 +17,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from dar_ros.ros.camera import rgb_to_jpeg
-from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb
+from dar_ros.ros.compressed import compressed_to_rgb
+from dar_ros.ros.conversions import image_to_rgb
 from dar_ros.ros.sources import open_source
 
 

@@ -1,6 +1,7 @@
 """Messages to arrays and back, every encoding, and what malformed messages get."""
 
 import array
+import struct
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from std_msgs.msg import Header
 
 from dar_ros.errors import FrameError
 from dar_ros.ros import conversions
+from dar_ros.ros.compressed import compressed_to_metres, compressed_to_rgb
 
 HEADER = Header(frame_id='eye')
 COLORS = (
@@ -166,7 +168,7 @@ def sample(encoding, height, width):
 
 @pytest.mark.parametrize('bigendian', [False, True])
 @pytest.mark.parametrize('size', [(18, 32), (32, 18), (15, 21), (1, 1), (2, 2)])
-@pytest.mark.parametrize('encoding', [e for e in conversions._ENCODINGS if 'bayer' not in e])
+@pytest.mark.parametrize('encoding', [e for e in conversions.ENCODINGS if 'bayer' not in e])
 def test_every_encoding_against_numpy(encoding, size, bigendian):
     """16:9, portrait, odd and smallest sizes, rows padded, both orders of bytes."""
     subsampled = encoding in conversions._SUBSAMPLED
@@ -200,12 +202,12 @@ def test_a_compressed_image_cut_short_is_refused(suffix):
     """A decoder would paint the missing rows grey, which the network would take for a wall."""
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = cv2.imencode(suffix, picture)[1].tobytes()
-    assert conversions.compressed_to_rgb(compressed(data)).shape == (64, 64, 3)
+    assert compressed_to_rgb(compressed(data)).shape == (64, 64, 3)
     if suffix == '.jpg':  # cameras pad
-        assert conversions.compressed_to_rgb(compressed(data + b'\0\0')).shape == (64, 64, 3)
+        assert compressed_to_rgb(compressed(data + b'\0\0')).shape == (64, 64, 3)
     for length in (len(data) // 2, len(data) - 16):
         with pytest.raises(FrameError, match='truncated'):
-            conversions.compressed_to_rgb(compressed(data[:length]))
+            compressed_to_rgb(compressed(data[:length]))
 
 
 def test_an_orientation_tag_turns_nothing():
@@ -215,7 +217,7 @@ def test_an_orientation_tag_turns_nothing():
     body = b'Exif\0\0' + tiff
     tagged = data[:2] + b'\xff\xe1' + (len(body) + 2).to_bytes(2, 'big') + body + data[2:]
     assert cv2.imdecode(np.frombuffer(tagged, np.uint8), cv2.IMREAD_COLOR).shape == (16, 8, 3)
-    assert conversions.compressed_to_rgb(compressed(tagged)).shape == (8, 16, 3)
+    assert compressed_to_rgb(compressed(tagged)).shape == (8, 16, 3)
 
 
 @pytest.mark.parametrize('bits', [8, 16])
@@ -230,17 +232,17 @@ def test_a_compressed_mosaic_gets_its_colours_back(bits):
         (f'{encoding}; png compressed ', True),
         ('mono8; png compressed ', False),
     ):
-        found = conversions.compressed_to_rgb(CompressedImage(format=name, data=data))
+        found = compressed_to_rgb(CompressedImage(format=name, data=data))
         assert np.array_equal(found, wanted) == colour
     # What the plugin made colour or grey of before it compressed it is no mosaic.
     wide = COLORS.repeat(16, 0).repeat(16, 1)
     colour = array.array('B', cv2.imencode('.jpg', wide[..., ::-1])[1].tobytes())
     name = f'{encoding}; jpeg compressed bgr8'
-    found = conversions.compressed_to_rgb(CompressedImage(format=name, data=colour))
+    found = compressed_to_rgb(CompressedImage(format=name, data=colour))
     assert np.abs(found[8::16, 8::16].astype(int) - COLORS).max() <= 4
     grey = array.array('B', cv2.imencode('.jpg', gray_of(wide))[1].tobytes())
     name = f'{encoding}; jpeg compressed mono8'
-    found = conversions.compressed_to_rgb(CompressedImage(format=name, data=grey))
+    found = compressed_to_rgb(CompressedImage(format=name, data=grey))
     assert (found[..., 0] == found[..., 1]).all() and (found[..., 0] == found[..., 2]).all()
 
 
@@ -276,7 +278,7 @@ def test_malformed_images_get_one_line(changes, word):
 def test_random_headers_never_do_anything_else():
     """10,000 random messages are decoded or refused; nothing else happens."""
     rng = np.random.default_rng(0)
-    encodings = [*conversions._ENCODINGS, 'junk']
+    encodings = [*conversions.ENCODINGS, 'junk']
     decoded = 0
     for _ in range(10_000):
         msg = Image(
@@ -300,13 +302,46 @@ def test_compressed():
     wide = COLORS.repeat(16, 0).repeat(16, 1)  # JPEG mixes the colours of neighbours
     for suffix, tolerance in (('.png', 0), ('.jpg', 4)):
         data = cv2.imencode(suffix, wide[..., ::-1])[1].tobytes()
-        found = conversions.compressed_to_rgb(
-            CompressedImage(format=suffix[1:], data=array.array('B', data))
-        )
+        found = compressed_to_rgb(CompressedImage(format=suffix[1:], data=array.array('B', data)))
         assert found.shape == wide.shape
         assert np.abs(found[8::16, 8::16].astype(int) - COLORS).max() <= tolerance
     for damaged in (b'', b'junk', data[:40]):
         with pytest.raises(FrameError, match='truncated JPEG|neither PNG nor JPEG'):
-            conversions.compressed_to_rgb(
-                CompressedImage(format='jpeg', data=array.array('B', damaged))
-            )
+            compressed_to_rgb(CompressedImage(format='jpeg', data=array.array('B', damaged)))
+
+
+def compressed_depth(name, values, header=b''):
+    """Return what compressed_depth_image_transport, or plain PNG, makes of 16-bit values."""
+    png = cv2.imencode('.png', values)[1].tobytes()
+    return CompressedImage(format=name, data=array.array('B', header + png))
+
+
+def test_compressed_depth():
+    metres = np.array([[0.4, 1.5, 9.0], [np.nan, 2.25, 0.75]], np.float32)
+    millimetres = np.nan_to_num(metres * 1000).round().astype(np.uint16)
+    header = struct.pack('<iff', 0, 0, 0)
+    for name, before in (
+        ('16UC1; compressedDepth png', header),
+        ('16UC1; compressedDepth', header),
+        ('16UC1; png compressed ', b''),
+    ):
+        found = compressed_to_metres(compressed_depth(name, millimetres, before))
+        assert found.dtype == np.float32 and np.allclose(found, metres, equal_nan=True)
+    # Inverse depth, in the plugin's quantisation of 100 and its range of 10 m.
+    a = 100.0 * 101.0
+    b = 1 - a / 10.0
+    inverse = np.nan_to_num(a / metres + b).round().astype(np.uint16)
+    message = compressed_depth('32FC1; compressedDepth png', inverse, struct.pack('<iff', 0, a, b))
+    assert np.allclose(compressed_to_metres(message), metres, rtol=1e-2, equal_nan=True)
+
+
+def test_compressed_depth_that_is_not_read_is_refused():
+    values = np.ones((4, 4), np.uint16)
+    for message, word in (
+        (compressed_depth('16UC1; compressedDepth rvl', values), 'only its png'),
+        (compressed_depth('mono16; png compressed ', values), 'neither of 16UC1'),
+        (compressed_depth('16UC1; png compressed ', values.astype(np.uint8)), '16 bits'),
+        (CompressedImage(format='16UC1; compressedDepth', data=b'12'), 'neither PNG nor JPEG'),
+    ):
+        with pytest.raises(FrameError, match=word):
+            compressed_to_metres(message)

@@ -70,7 +70,9 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
 
     topics = ('/rgb', '/depth', '/info')
     out = tmp_path / 'mine'
-    assert extract(bag, topics, out) == 4
+    said = []
+    assert extract(bag, topics, out, warn=said.append) == 4
+    assert len(said) == 1 and said[0].startswith('1 frames did not decode, the last: truncated')
     frames = open_dataset('folder', out)
     values = [(int(f.image[0, 0, 0]), round(float(f.depth[0, 0]), 3)) for f in frames]
     assert values == [(0, 1.0), (120, 1.003), (160, 1.004), (200, 1.005)]
@@ -82,6 +84,8 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
         extract(bag, ('/nope', '/depth', '/info'), tmp_path / 'none')
     with pytest.raises(UsageError, match='no such bag'):
         extract(tmp_path / 'absent', topics, tmp_path / 'none')
+    with pytest.raises(UsageError, match='/rgb is of type Image, not CameraInfo'):
+        extract(bag, ('/rgb', '/depth', '/rgb'), tmp_path / 'none')
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UsageError, match='cannot be read'):
         extract(tmp_path / 'empty', topics, tmp_path / 'none')
@@ -91,7 +95,7 @@ def test_a_missing_image_moves_no_other_pair():
     """At 60 Hz the next image is nearer than the slop: each would take its neighbour's depth."""
     pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
     pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
-    from dar_ros.ros.extract import _pairs
+    from dar_ros.ros.extract import _Pairs
 
     missing = {0: (1, 5), 1: (5, 8, 9)}  # images, depths
     messages = [(2, 'CameraInfo', 'the camera')]
@@ -100,21 +104,21 @@ def test_a_missing_image_moves_no_other_pair():
             if i not in missing[kind]:
                 messages.append((kind, 'Image', numbered(i, kind)))
     found = [(int(rgb[0, 0, 0]), round(1000 * depth[0, 0])) for _, rgb, depth, _ in
-             _pairs(iter(messages), 20_000_000)]  # fmt: skip
+             _Pairs(messages, 20_000_000)]  # fmt: skip
     assert found == [(i + 1, i + 1) for i in range(12) if i not in (1, 5, 8, 9)]
     again = [(kind, name, m) for kind, name, m in messages if kind != 1 or m.header.stamp.sec == 9]
-    assert list(_pairs(iter(again), 20_000_000)) == []
+    assert list(_Pairs(again, 20_000_000)) == []
 
 
 def test_a_clock_that_is_set_back_begins_anew():
     pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
     pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
-    from dar_ros.ros.extract import _pairs
+    from dar_ros.ros.extract import _Pairs
 
     messages = [(2, 'CameraInfo', 'the camera')]
     for i in [*range(200, 204), *range(4)]:
         messages += [(kind, 'Image', numbered(i, kind)) for kind in (0, 1)]
-    found = [round(1000 * depth[0, 0]) for _, _, depth, _ in _pairs(iter(messages), 20_000_000)]
+    found = [round(1000 * depth[0, 0]) for _, _, depth, _ in _Pairs(messages, 20_000_000)]
     assert found == [*range(201, 205), *range(1, 5)]
 
 
@@ -128,6 +132,21 @@ def numbered(i, kind):
     stamp = 10**9 + i * 10**9 // 60
     msg.header.stamp.sec, msg.header.stamp.nanosec = divmod(stamp, 10**9)
     return msg
+
+
+def test_depth_of_another_camera_is_noticed():
+    """Depth that is not registered to the image would be learnt beside what it belongs to."""
+    pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
+    pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+    from dar_ros.ros.extract import _Pairs
+
+    for name, count in (('color', 0), ('depth', 1)):
+        messages = [(0, 'Image', numbered(0, 0)), (1, 'Image', numbered(0, 1))]
+        messages[0][2].header.frame_id, messages[1][2].header.frame_id = 'color', name
+        pairs = _Pairs(messages, 20_000_000)
+        list(pairs)
+        assert len(pairs.faults()) == count
+        assert all('not registered to' in fault for fault in pairs.faults())
 
 
 def test_a_bag_of_ros_1(tmp_path):

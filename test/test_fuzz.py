@@ -22,15 +22,11 @@ from std_msgs.msg import Header
 
 from dar_ros.errors import FrameError
 from dar_ros.ros import conversions
-from dar_ros.ros.conversions import (
-    compressed_to_rgb,
-    image_to_rgb,
-    info_for_depth,
-    intrinsics_from_info,
-)
+from dar_ros.ros.compressed import compressed_to_rgb
+from dar_ros.ros.conversions import image_to_rgb, info_for_depth, intrinsics_from_info
 from dar_ros.ros.rectification import Rectifier
 
-ENCODINGS = [*conversions._ENCODINGS, '', 'junk', 'RGB8', 'rgb8\0', '32FC1', 'ä']
+ENCODINGS = [*conversions.ENCODINGS, '', 'junk', 'RGB8', 'rgb8\0', '32FC1', 'ä']
 EDGES = [0, 1, 2, 3, 7, 8, 16383, 16384, 16385, 2**16, 2**31 - 1, 2**31, 2**32 - 1]
 NUMBERS = [
     0.0,
@@ -189,7 +185,7 @@ def test_headers_that_announce_more_than_they_bring_allocate_nothing():
     tracemalloc.start()
     try:
         for side in (16384, 2**31, 2**32 - 1):
-            for encoding in conversions._ENCODINGS:
+            for encoding in conversions.ENCODINGS:
                 msg = Image(height=side, width=side, step=min(side * 16, 2**32 - 1))
                 msg.encoding, msg.data = encoding, array.array('B', bytes(64))
                 assert outcome(image_to_rgb, msg) is None

@@ -16,7 +16,8 @@ from std_msgs.msg import Header
 
 from dar_ros.errors import FrameError, UsageError
 from dar_ros.geometry import Intrinsics
-from dar_ros.ros.conversions import compressed_to_rgb, image_to_rgb, info_for_depth, rgb_to_image
+from dar_ros.ros.compressed import compressed_to_rgb
+from dar_ros.ros.conversions import image_to_rgb, info_for_depth, rgb_to_image
 from dar_ros.ros.parameters import declare_one
 from dar_ros.ros.process import run_node
 from dar_ros.ros.qos import reliable

@@ -9,23 +9,21 @@ element by element, 30 to 100 times slower.
 
 import array
 import copy
-import struct
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from dar_ros.errors import FrameError, first_line
+from dar_ros.errors import FrameError
 from dar_ros.geometry import Intrinsics, rays
 from dar_ros.postprocess import row_blocks
 
 MAX_SIDE = 16384  # pixels; more is a broken header, not a camera
-MAX_PIXELS = 64 * 2**20  # of a compressed image, whose few bytes may announce any size
 MAX_FOCAL = 1000.0  # focal length and principal point, image sides; and the inverse: no lens is so
 
 _U8, _U16 = np.uint8, np.uint16
 # encoding -> (dtype, channels, OpenCV conversion to RGB; None: it is RGB)
-_ENCODINGS = {
+ENCODINGS = {
     'rgb8': (_U8, 3, None),
     'bgr8': (_U8, 3, cv2.COLOR_BGR2RGB),
     '8UC3': (_U8, 3, cv2.COLOR_BGR2RGB),
@@ -52,8 +50,8 @@ for _pattern, _code in (
     ('gbrg', cv2.COLOR_BayerGR2RGB),
     ('grbg', cv2.COLOR_BayerGB2RGB),
 ):
-    _ENCODINGS[f'bayer_{_pattern}8'] = (_U8, 1, _code)
-    _ENCODINGS[f'bayer_{_pattern}16'] = (_U16, 1, _code)
+    ENCODINGS[f'bayer_{_pattern}8'] = (_U8, 1, _code)
+    ENCODINGS[f'bayer_{_pattern}16'] = (_U16, 1, _code)
 _SUBSAMPLED = {'yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'nv12', 'nv21'}
 
 
@@ -64,11 +62,11 @@ def image_to_rgb(msg):
     Sizes are checked before anything is allocated. 16 bit becomes 8 by its high byte: a scale that
     followed each image's content would flicker.
     """
-    if msg.encoding not in _ENCODINGS:
+    if msg.encoding not in ENCODINGS:
         raise FrameError(
-            f'unknown encoding {msg.encoding!r}; known are {", ".join(sorted(_ENCODINGS))}'
+            f'unknown encoding {msg.encoding!r}; known are {", ".join(sorted(ENCODINGS))}'
         )
-    dtype, channels, code = _ENCODINGS[msg.encoding]
+    dtype, channels, code = ENCODINGS[msg.encoding]
     height, width = msg.height, msg.width
     if (
         msg.encoding in _SUBSAMPLED
@@ -119,57 +117,6 @@ def _pixels(msg, dtype, channels, rows):
     data = np.frombuffer(msg.data, np.uint8)
     strides = (msg.step, channels * order.itemsize, order.itemsize)
     return np.ndarray((rows, width, channels), order, data, strides=strides)
-
-
-def compressed_to_rgb(msg):
-    """
-    sensor_msgs/CompressedImage (JPEG, PNG) -> RGB uint8 (H, W, 3); FrameError if it does not
-    decode.
-
-    Its format begins with the encoding of what was compressed: one channel of Bayer's may be a
-    mosaic still, unless `compressed mono8` says that it is grey.
-    """
-    data = np.frombuffer(msg.data, np.uint8)
-    width, height = _compressed_size(data.tobytes(), msg.format)
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and height * width <= MAX_PIXELS):
-        raise FrameError(f'compressed image announces {width}x{height} pixels, which is too large')
-    encoding = msg.format.split(';')[0].strip()
-    mosaic = encoding.startswith('bayer_') and 'compressed mono' not in msg.format
-    # The camera's own pixels: an orientation tag would turn them away from its camera_info.
-    flags = cv2.IMREAD_UNCHANGED if mosaic and encoding in _ENCODINGS else cv2.IMREAD_COLOR
-    try:
-        image = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise FrameError(f'compressed image does not decode: {first_line(error)}') from None
-    if image is None or image.shape[:2] != (height, width):
-        raise FrameError(f'compressed image of format {msg.format!r} does not decode')
-    image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
-    if image.ndim == 3:
-        return cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
-    return cv2.cvtColor(image, _ENCODINGS[encoding][2])
-
-
-def _compressed_size(data, name):
-    """(width, height) that a whole PNG or JPEG announces; FrameError for anything else."""
-    if data.startswith(b'\x89PNG\r\n\x1a\n') and len(data) >= 24:
-        if b'IEND' not in data[-12:]:
-            raise FrameError(f'truncated PNG image: {len(data)} bytes without its end')
-        return struct.unpack('>II', data[16:24])
-    if data.startswith(b'\xff\xd8'):
-        # OpenCV paints what is missing grey. Cameras pad with zeros.
-        if not data.rstrip(b'\0').endswith(b'\xff\xd9'):
-            raise FrameError(f'truncated JPEG image: {len(data)} bytes without its end')
-        place = 2
-        while place + 9 <= len(data) and data[place] == 0xFF:
-            marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], 'big')
-            if marker == 0xFF:  # a fill byte
-                place += 1
-            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-                return struct.unpack('>HH', data[place + 5 : place + 9])[::-1]
-            else:
-                place += 2 + length
-        raise FrameError('JPEG image without a size')
-    raise FrameError(f'compressed image of format {name!r} is neither PNG nor JPEG')
 
 
 def is_rectified(topic):

@@ -10,36 +10,56 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from dar_ros.errors import FrameError, UsageError
+from dar_ros.ros.compressed import compressed_to_metres, compressed_to_rgb
 from dar_ros.ros.conversions import (
-    compressed_to_rgb,
     image_to_metres,
     image_to_rgb,
     intrinsics_from_info,
     is_rectified,
 )
 
+# What each topic may be, in the order image, depth, camera_info.
+_TYPES = (('Image', 'CompressedImage'), ('Image', 'CompressedImage'), ('CameraInfo',))
+_DECODE = {
+    (0, False): image_to_rgb,
+    (0, True): compressed_to_rgb,
+    (1, False): image_to_metres,
+    (1, True): compressed_to_metres,
+}
 
-def extract(bag, topics, out, every=1, slop=0.02):
+
+def extract(bag, topics, out, every=1, slop=0.02, warn=print):
     """
     Write pairs of image and depth whose stamps differ by at most `slop` seconds; return how many.
 
-    `topics`: image (raw or compressed), depth registered to it, camera_info of the image. A frame
-    that cannot be decoded is left out. Each is the other's nearest: where one is missing, its
-    partner does not take a neighbour's. Memory holds the frames of one second at most.
+    `topics`: image and depth registered to it, each raw or compressed, camera_info of the image. A
+    frame that cannot be decoded is left out, and `warn` gets a line in the end. Each is the
+    other's nearest: where one is missing, its partner does not take a neighbour's. Memory holds
+    the frames of one second at most.
     """
     bag, out = Path(bag), Path(out)
     if not bag.exists():
         raise UsageError(f'{bag}: no such bag')
     try:
         with AnyReader([bag], default_typestore=get_typestore(Stores.LATEST)) as reader:
-            found = {c.topic for c in reader.connections}
-            for topic in topics:
-                if topic not in found:
-                    raise UsageError(f'{bag} has no topic {topic}; it has {", ".join(found)}')
-            messages, rectified = _messages(reader, topics), is_rectified(topics[0])
-            return _write_pairs(messages, out, every, int(slop * 1e9), rectified)
+            _check_topics(bag, topics, {c.topic: c.msgtype for c in reader.connections})
+            pairs = _Pairs(_messages(reader, topics), int(slop * 1e9))
+            written = _write_pairs(pairs, out, every, is_rectified(topics[0]))
     except (AnyReaderError, FileNotFoundError) as error:
         raise UsageError(f'{bag} cannot be read: {error}') from None
+    for fault in pairs.faults():
+        warn(fault)
+    return written
+
+
+def _check_topics(bag, topics, found):
+    """UsageError unless the bag has every topic, of one of the types that it may be."""
+    for topic, kinds in zip(topics, _TYPES):
+        if topic not in found:
+            raise UsageError(f'{bag} has no topic {topic}; it has {", ".join(found)}')
+        kind = found[topic].split('/')[-1]
+        if kind not in kinds:
+            raise UsageError(f'{topic} is of type {kind}, not {" or ".join(kinds)}')
 
 
 def _messages(reader, topics):
@@ -57,56 +77,76 @@ def _stamp(message):
     return stamp.sec * 10**9 + stamp.nanosec
 
 
-def _write_pairs(messages, out, every, slop, rectified):
+def _write_pairs(pairs, out, every, rectified):
     for name in ('image', 'depth', 'intrinsics'):
         (out / name).mkdir(parents=True, exist_ok=True)
     written = 0
-    for number, (stamp, rgb, depth, info) in enumerate(_pairs(messages, slop)):
+    for number, (stamp, rgb, depth, info) in enumerate(pairs):
         if number % every == 0 and _write(out, stamp, rgb, depth, info, rectified):
             written += 1
     if not written:
-        raise UsageError('no image with depth and a calibrated camera_info was found in the bag')
+        faults = ''.join(f'; {fault}' for fault in pairs.faults())
+        raise UsageError(
+            f'no image with depth and a calibrated camera_info was found in the bag{faults}'
+        )
     return written
 
 
-def _pairs(messages, slop):
-    """Yield (stamp of the image, RGB, metres, the latest CameraInfo) of every pair."""
-    info, waiting, newest = None, ({}, {}), [0, 0]  # images and depth by their stamps
+class _Pairs:
+    """Iterates over (stamp of the image, RGB, metres, the latest CameraInfo) of every pair."""
 
-    def settled(everything=False):
-        images, depths = waiting
+    def __init__(self, messages, slop):
+        self.messages, self.slop = messages, slop
+        self.frame_ids, self.refused, self.reason = {}, 0, ''
+
+    def faults(self):
+        """Lines on what is not as it should be in what was read so far."""
+        faults = []
+        if self.refused:
+            faults.append(f'{self.refused} frames did not decode, the last: {self.reason}')
+        image, depth = self.frame_ids.get(0), self.frame_ids.get(1)
+        if image and depth and image != depth:
+            faults.append(
+                f'depth is of frame {depth}, the image of {image}: depth not registered to '
+                'the image (aligned_depth_to_color, depth_registered) lies beside what it is of'
+            )
+        return faults
+
+    def __iter__(self):
+        """Yield pairs as soon as nothing that comes later can be nearer."""
+        info, self.waiting, self.newest = None, ({}, {}), [0, 0]  # images and depth by stamp
+        for kind, msgtype, message in self.messages:
+            if kind == 2:
+                info = message
+                continue
+            now = _stamp(message)
+            if now < self.newest[kind] - 10**9:  # the clock was set back
+                yield from self._settled(info, everything=True)
+                self.waiting, self.newest = ({}, {}), [0, 0]
+            self.newest[kind] = max(self.newest[kind], now)
+            self.frame_ids[kind] = message.header.frame_id
+            try:
+                self.waiting[kind][now] = _DECODE[kind, 'Compressed' in msgtype](message)
+            except FrameError as error:
+                self.refused, self.reason = self.refused + 1, error
+                continue
+            yield from self._settled(info)
+        yield from self._settled(info, everything=True)
+
+    def _settled(self, info, everything=False):
+        images, depths = self.waiting
         for now in sorted(images):
             # Whatever comes later is farther than `slop` from this image and from its partner.
-            seen = min(newest) > now + 2 * slop or max(newest) > now + 10**9
+            seen = min(self.newest) > now + 2 * self.slop or max(self.newest) > now + 10**9
             if not (seen or everything):
                 return
             match = min(depths, key=lambda stamp: abs(stamp - now), default=None)
-            if match is not None and abs(match - now) <= slop and info is not None:
+            if match is not None and abs(match - now) <= self.slop and info is not None:
                 if min(images, key=lambda stamp: abs(stamp - match)) == now:
                     yield now, images[now], depths.pop(match), info
             del images[now]
-        for old in [stamp for stamp in depths if stamp < max(newest) - 10**9]:
+        for old in [stamp for stamp in depths if stamp < max(self.newest) - 10**9]:
             del depths[old]
-
-    for kind, msgtype, message in messages:
-        if kind == 2:
-            info = message
-            continue
-        now = _stamp(message)
-        if now < newest[kind] - 10**9:  # the clock was set back
-            yield from settled(everything=True)
-            waiting, newest = ({}, {}), [0, 0]
-        newest[kind] = max(newest[kind], now)
-        try:
-            if kind == 1:
-                waiting[1][now] = image_to_metres(message)
-            else:
-                decode = compressed_to_rgb if 'Compressed' in msgtype else image_to_rgb
-                waiting[0][now] = decode(message)
-        except FrameError:
-            continue
-        yield from settled()
-    yield from settled(everything=True)
 
 
 def _write(out, stamp, rgb, depth, info, rectified):

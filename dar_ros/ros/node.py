@@ -20,13 +20,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dar_ros.errors import BackendError, DarError, first_line
 from dar_ros.ros import parameters
-from dar_ros.ros.conversions import (
-    compressed_to_rgb,
-    image_to_rgb,
-    intrinsics_from_info,
-    is_rectified,
-    shape_warning,
-)
+from dar_ros.ros.compressed import compressed_to_rgb
+from dar_ros.ros.conversions import image_to_rgb, intrinsics_from_info, is_rectified, shape_warning
 from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.memory import keep_freed_memory
 from dar_ros.ros.outputs import Outputs
