@@ -41,9 +41,7 @@ def compressed_to_metres(msg):
     """
     encoding, data = msg.format.split(';')[0].strip(), bytes(msg.data)
     if 'rvl' in msg.format:
-        raise FrameError(
-            f'compressed depth of format {msg.format!r}: of its two formats png is read'
-        )
+        raise FrameError(f'compressed depth of format {msg.format!r}: only its png is read')
     header, data = (data[:12], data[12:]) if 'compressedDepth' in msg.format else (b'', data)
     raw = _decoded(data, msg.format, cv2.IMREAD_UNCHANGED)
     if raw.dtype != np.uint16 or raw.ndim != 2:
