@@ -70,8 +70,8 @@ def pipeline_of(arguments):
 
 def check_split_file(arguments):
     """Refuse a list of frames for a data set that knows none."""
-    if arguments.split_file and arguments.dataset in ('sim', 'folder'):
-        raise UsageError(f'--split-file: --dataset {arguments.dataset} has no list of frames')
+    if arguments.split_file and arguments.dataset == 'sim':
+        raise UsageError('--split-file: simulated data sets have no list of frames')
 
 
 def frames_of(arguments):

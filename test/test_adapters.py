@@ -12,6 +12,7 @@ torch = pytest.importorskip('torch', reason='torch is not installed (extra: trai
 timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
 from run_model import depth_by, depth_by_torch
+from safetensors.torch import save_file
 
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.errors import UsageError
@@ -110,6 +111,9 @@ def test_they_are_published_without_the_vit(tmp_path, monkeypatch):
     load_encoder_file(model, file)
     record = {'training': {'freeze': ['encoder.backbone'], 'init': str(file)}}
     save_checkpoint(tmp_path / 'run', model, record)
+    # Of what lay there before nothing is read.
+    (tmp_path / 'apart').mkdir()
+    save_file({'of_another': torch.zeros(1)}, tmp_path / 'apart' / 'model-1.safetensors')
     publish([str(tmp_path / 'run'), '--source', 'a file', '--out', str(tmp_path / 'apart')])
     assert json.loads((tmp_path / 'apart' / 'config.json').read_text())['backbone_weights']
     found, _ = load_checkpoint(tmp_path / 'apart', file)

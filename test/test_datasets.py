@@ -53,6 +53,12 @@ def test_folder(folder):
     (folder / 'intrinsics').mkdir()
     (folder / 'intrinsics' / 'b.json').write_text('{"fx": 9, "fy": 9, "cx": 1, "cy": 1}')
     assert open_dataset('folder', folder)[1].intrinsics.fx == 9
+    (folder / 'some.txt').write_text('b\n')
+    (only,) = open_dataset('folder', folder, folder / 'some.txt')
+    assert np.allclose(only.depth, 2.5)
+    (folder / 'some.txt').write_text('b\nc\n')
+    with pytest.raises(UsageError, match='c is missing .image that .*some.txt names'):
+        open_dataset('folder', folder, folder / 'some.txt')
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 
 from dar_ros.errors import UsageError
 from dar_ros.model.dar import DAR
-from dar_ros.model.dinov2 import load_encoder_file
+from dar_ros.model.dinov2 import dinov2_layout, load_encoder_file
 from dar_ros.model.presets import PRESETS
 from dar_ros.model.pretrained import (
     PYPI_ENCODERS,
@@ -91,6 +91,18 @@ def test_a_file_gives_the_features_of_its_network(tmp_path, facebook, expected, 
     path = tmp_path / f'weights.{suffix}'
     save_file(state, path) if suffix == 'safetensors' else torch.save(state, path)
     assert_features_of_file(path, expected)
+
+
+def test_the_giants_gated_layers_have_their_names_of_timm():
+    """DINOv2 calls the two layers of its giant's SwiGLU w12 and w3."""
+    with torch.device('meta'):
+        names = timm.create_model('vit_giant_patch14_dinov2', num_classes=0).state_dict()
+    facebook = {
+        name.replace('.mlp.fc1.', '.mlp.w12.').replace('.mlp.fc2.', '.mlp.w3.'): tensor
+        for name, tensor in names.items()
+    }
+    assert 'blocks.39.mlp.w12.weight' in facebook
+    assert dinov2_layout(facebook, 'a file').keys() == names.keys()
 
 
 def assert_features_of_file(path, expected):

@@ -113,7 +113,9 @@ def test_training_goes_on_at_another_input_size(config, bundle, kind, tmp_path):
         initial_model(replace(config, model=narrow, init=str(init)))
 
 
-@pytest.mark.parametrize('change', [{'pixel_mean': (0.4, 0.5, 0.5)}, {'canonical': False}])
+@pytest.mark.parametrize(
+    'change', [{'pixel_mean': (0.4, 0.5, 0.5)}, {'canonical': False}, {'heads': 1}]
+)
 def test_weights_are_not_taken_for_something_else(config, bundle, change, tmp_path):
     """What no tensor's shape tells, like the scale of pixels, is compared, and named."""
     model = config_of_bundle(bundle)

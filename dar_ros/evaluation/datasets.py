@@ -47,9 +47,11 @@ class FolderDataset(_Frames):
         FOLDER/image/NAME.png|jpg
         FOLDER/depth/NAME.png (uint16, millimetres, 0: none) or NAME.npy (float, metres)
         FOLDER/intrinsics.json {"fx", "fy", "cx", "cy"}, or FOLDER/intrinsics/NAME.json
+
+    The split is a text file of NAMEs; without one all count.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, split=None):
         folder = _existing(Path(folder), 'folder of the data set')
         images = sorted(
             path
@@ -58,6 +60,12 @@ class FolderDataset(_Frames):
         )
         if not images:
             raise UsageError(f'{folder / "image"}: no .png or .jpg there')
+        if split:
+            named = {path.stem: path for path in images}
+            images = [
+                named.get(name) or _existing(folder / 'image' / name, f'image that {split} names')
+                for name in _lines(split)
+            ]
         _existing(folder / 'depth', 'folder of depth images')
         samples = []
         for path in images:
@@ -333,7 +341,7 @@ def _listed(root, split):
 
 
 DATASETS = {
-    'folder': lambda root, split: FolderDataset(root),
+    'folder': FolderDataset,
     'nyu': NyuDataset,
     'kitti': KittiDataset,
     'sunrgbd': SunRgbdDataset,

@@ -70,7 +70,13 @@ def dinov2_layout(tensors, path):
         raise UsageError(
             f'{path} holds {first} ...: neither the layout of DINOv2 nor of Depth Anything'
         )
-    return {key: value for key, value in tensors.items() if not key.startswith(LEFT_OUT)}
+    # The giant's gated layers have other names in timm.
+    names = {
+        key: key.replace('.mlp.w12.', '.mlp.fc1.').replace('.mlp.w3.', '.mlp.fc2.')
+        for key in tensors
+        if not key.startswith(LEFT_OUT)
+    }
+    return {name: tensors[key] for key, name in names.items()}
 
 
 def read_tensors(path):

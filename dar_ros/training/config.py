@@ -12,6 +12,7 @@ from dar_ros.training.datasets import AugmentConfig, RangeConfig
 from dar_ros.training.losses import LossConfig
 
 STRATEGIES = ('ddp', 'fsdp')
+PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class TrainConfig:
     fresh: tuple = ()  # beginnings of the names of parameters that do not come from `init`
     freeze: tuple = ()  # beginnings of the names of parameters that keep their initial values
     dataset: str = 'sim'  # what train_data and val_data are: sim, or one of evaluation.datasets
-    train_split: str = ''  # list of frames, where the data set needs one
+    train_split: str = (
+        ''  # list of frames: NYU, KITTI and SUN RGB-D need one, a folder may have one
+    )
     val_split: str = ''
     seed: int = 0
     loss: LossConfig = field(default_factory=LossConfig)
@@ -104,8 +107,7 @@ def parse_config(data, source='training configuration'):
         model = dict(data.pop('model'))
         data['model'] = replace(preset(model.pop('preset')), **model)
         data['stages'] = tuple(
-            Stage(tuple(stage['size']), stage['iterations'], stage['batch'])
-            for stage in data['stages']
+            Stage(**{**stage, 'size': tuple(stage['size'])}) for stage in data['stages']
         )
         for key, kind in (
             ('loss', LossConfig),
@@ -145,7 +147,19 @@ def changed_settings(config, training):
 
 def _check(config, source):
     """UsageError for what no run can be made of."""
+    _check_sections(config, source)
     sizes = {stage.size for stage in config.stages}
+    if not sizes:
+        raise UsageError(f'{source}: stages is empty')
+    for stage in config.stages:
+        if len(stage.size) != 2 or any(
+            not isinstance(side, int) or side < 8 or side % 8 for side in stage.size
+        ):
+            raise UsageError(
+                f'{source}: a stage is of size {list(stage.size)}; two multiples of 8 are needed'
+            )
+        if stage.iterations < 1 or stage.batch < 1:
+            raise UsageError(f'{source}: a stage needs at least 1 iteration, of at least 1 image')
     if config.model.is_vit and sizes != {config.model.input_size}:
         raise UsageError(
             f'{source}: {config.model.backbone} is trained at its input_size alone, '
@@ -163,7 +177,25 @@ def _check(config, source):
         raise UsageError(f'{source}: strategy fsdp keeps no average; set ema to 0')
     if config.accumulate < 1 or not 0 <= config.ema < 1:
         raise UsageError(f'{source}: accumulate must be at least 1, ema at least 0 and below 1')
+    if config.validate_every < 1 or config.validation_frames < 1:
+        raise UsageError(f'{source}: validate_every and validation_frames must be at least 1')
+    if config.precision not in PRECISIONS:
+        raise UsageError(
+            f'{source}: precision {config.precision} is none of {", ".join(PRECISIONS)}'
+        )
+    if (config.strategy, config.precision) == ('fsdp', '16-mixed'):
+        raise UsageError(f'{source}: strategy fsdp has no 16-mixed; use bf16-mixed')
+    if config.dataset == 'sim' and (config.train_split or config.val_split):
+        raise UsageError(f'{source}: simulated data sets have no lists of frames')
+
+
+def _check_sections(config, source):
+    """UsageError for a number that is text, or one where two are needed."""
     for kind, section in ((OptimizerConfig, config.optimizer), (RangeConfig, config.ranges)):
         for item in fields(kind):
             if isinstance(getattr(section, item.name), str):  # YAML reads 1e-4 as text
                 raise UsageError(f'{source}: {item.name} is text; write 1.0e-4, not 1e-4')
+    for name, counts in (('depth_min', (0, 2)), ('depth_max', (2,))):
+        bounds = getattr(config.ranges, name)
+        if not isinstance(bounds, (list, tuple)) or len(bounds) not in counts:
+            raise UsageError(f'{source}: ranges.{name} is {bounds}; [LOW, HIGH] is expected')

@@ -9,7 +9,7 @@ Write a checkpoint without its frozen backbone, in fp16: what a run trained, and
 import argparse
 
 from dar_ros.errors import DarError, UsageError
-from dar_ros.model.checkpoint import load_checkpoint, save_without_backbone
+from dar_ros.model.checkpoint import load_checkpoint, replaced, save_without_backbone
 
 
 def publish(checkpoint, source, out):
@@ -22,7 +22,8 @@ def publish(checkpoint, source, out):
         raise UsageError(f'{checkpoint} trained its backbone: it cannot do without')
     # Of the backbone's file its source, not some path on one machine.
     record['training'] = {**training, 'encoder' if training.get('encoder') else 'init': source}
-    save_without_backbone(out, model, record, source)
+    with replaced(out) as folder:  # nothing of what lay there stays
+        save_without_backbone(folder, model, record, source)
 
 
 def main(argv=None):

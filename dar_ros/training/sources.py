@@ -19,7 +19,7 @@ from dar_ros.simulation.dataset import SimDataset
 DETAIL = 'encoder.detail_encoder.backbone.'
 
 # What weights were trained for and what no tensor's shape tells.
-_MEANING = ('pixel_mean', 'pixel_std', 'bin_space', 'canonical', 'canonical_focal')
+_MEANING = ('pixel_mean', 'pixel_std', 'bin_space', 'canonical', 'canonical_focal', 'heads')
 
 
 def open_frames(dataset, folder, split):
@@ -34,6 +34,21 @@ def open_frames(dataset, folder, split):
     if dataset not in DATASETS:
         raise UsageError(f'no data set {dataset!r}; there are sim, {", ".join(DATASETS)}')
     return open_dataset(dataset, folder, split or None)
+
+
+def require_apart(train_frames, val_frames):
+    """UsageError that names an image of a real data set which is in both."""
+    shared = _images(train_frames) & _images(val_frames)
+    if shared:
+        raise UsageError(
+            f'{len(shared)} images are trained on and validated with, {min(shared)} for one: '
+            'name another val_data, or lists that share none as train_split and val_split'
+        )
+
+
+def _images(frames):
+    parts = frames.datasets if isinstance(frames, ConcatDataset) else [frames]
+    return {sample[0].resolve() for part in parts for sample in getattr(part, 'samples', ())}
 
 
 def initial_model(config):

@@ -29,7 +29,7 @@ from dar_ros.training.config import changed_settings, load_config
 from dar_ros.training.datasets import TrainingSamples
 from dar_ros.training.losses import LossModule
 from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
-from dar_ros.training.sources import freeze, initial_model, open_frames
+from dar_ros.training.sources import freeze, initial_model, open_frames, require_apart
 from dar_ros.training.statistics import row_medians, sigma_factors
 from dar_ros.training.strategy import is_sharded, make_fabric, whole
 from dar_ros.training.validation import validate
@@ -70,6 +70,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.train_frames = open_frames(config.dataset, config.train_data, config.train_split)
         self.val_frames = open_frames(config.dataset, config.val_data, config.val_split)
+        require_apart(self.train_frames, self.val_frames)
         self.check_frames = Subset(
             self.val_frames, spread(self.val_frames, config.validation_frames)
         )
@@ -284,6 +285,11 @@ class Trainer:
         if model.config != self.config.model:
             raise UsageError(f'{folder} holds a run of another `model`: begin from it with `init`')
         changed = changed_settings(self.config, record['training'])
+        fixed = [key for key in ('freeze', 'ema') if key in changed]
+        if fixed:
+            raise UsageError(
+                f'{folder} holds a run of another {" and ".join(fixed)}: begin from it with `init`'
+            )
         if changed and self.leads:
             tqdm.write(f'{self.config.name}: resumed with other {", ".join(changed)} than before')
         self.model.load_state_dict(model.state_dict())
