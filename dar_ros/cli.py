@@ -178,12 +178,17 @@ def build_parser():
         'extract',
         extract,
         'Turn a ROS bag (1 or 2) of an RGB-D camera into a `folder` data set.',
-        'dar extract drive.bag --image /rgb/image_raw --depth /depth/image_raw '
+        'dar extract drive.bag --image /rgb/image_raw --depth /depth_registered/image_raw '
         '--camera-info /rgb/camera_info --out data/mine',
     )
     sub.add_argument('bag', help='folder or file of the bag')
     sub.add_argument('--image', required=True, metavar='TOPIC')
-    sub.add_argument('--depth', required=True, metavar='TOPIC', help='registered to the image')
+    sub.add_argument(
+        '--depth',
+        required=True,
+        metavar='TOPIC',
+        help='registered to the image; each may be raw or compressed',
+    )
     sub.add_argument('--camera-info', required=True, metavar='TOPIC')
     sub.add_argument('--out', required=True, help='folder')
     sub.add_argument('--every', type=positive, default=1, help='keep every n-th frame')

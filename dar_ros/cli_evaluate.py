@@ -33,7 +33,7 @@ def add_commands(command):
         '--data', help='folder of the data set (default for sim: the frozen test split, generated)'
     )
     sub.add_argument(
-        '--split-file', help='list of frames: nyu, kitti, sunrgbd; stereo may have one'
+        '--split-file', help='list of frames: nyu, kitti, sunrgbd; folder and stereo may have one'
     )
     sub.add_argument('--flip', action='store_true', help='average with the mirrored image')
     other = sub.add_mutually_exclusive_group()
