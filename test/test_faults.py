@@ -156,6 +156,23 @@ def test_a_backend_that_hangs_leaves_the_node_its_answers_and_its_end(
     assert 'the process ends without it' in log and 'Traceback' not in log
 
 
+def test_a_deactivation_that_fails_leaves_the_node_serving(start_process, client, rgb, tmp_path):
+    """`active` is what its state says: once the slow frame has ended the camera is heard again."""
+    gate = tmp_path / 'gate'
+    process = start_process(FAULTY, FAULTY=f'onnxruntime:{gate}', PATIENCE='1')
+    client.wait_for_node()
+    with Stream(client, rgb, 5):
+        assert client.spin_until(lambda: 'hangs' in process.log.read_text())
+        assert not client.transition(Transition.TRANSITION_DEACTIVATE)
+        gate.touch()
+        assert serves(client)
+        for number in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            assert client.transition(number)
+        assert serves(client)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
 def test_a_camera_at_200_hz(node, client, rgb):
     """What cannot be served is dropped and counted, and memory stays."""
     with Stream(client, rgb, 200) as camera:

@@ -47,7 +47,8 @@ class DarNode(LifecycleNode):
         # First what destroy_node needs: a bad parameter leads straight there.
         self.serving, self.outputs, self.health = None, None, Health()
         self._worker, self._subscriptions_made, self._timer = None, [], None
-        self._slot, self._wake, self._stopping = None, threading.Condition(), False
+        self._slot, self._wake = None, threading.Condition()
+        self._stopping = self._busy = False  # whether the thread is told to end; is at a frame
         self._infos, self._info_awaited = CameraInfos(), None
         self.values = parameters.declare(self)
         parameters.check(self.values)
@@ -90,7 +91,8 @@ class DarNode(LifecycleNode):
 
     def on_activate(self, state):
         """Subscribe and start inferring; FAILURE with one line if that is not possible."""
-        self._info_awaited, self._stopping, self.health = None, False, Health()
+        self._info_awaited, self.health = None, Health()
+        self._stopping = self._busy = False
         try:
             self._subscribe()
         except Exception as error:  # a quality of service that does not exist, say
@@ -134,7 +136,8 @@ class DarNode(LifecycleNode):
 
     def on_shutdown(self, state):
         """Release everything, from any state; but not a backend that is still at work."""
-        if self._stop_working():
+        self._stop_listening()
+        if self._stop_working(for_good=True):
             self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -147,26 +150,36 @@ class DarNode(LifecycleNode):
         """Fall back to unconfigured."""
         return self.on_shutdown(state)
 
-    def _stop_working(self):
-        """Whether the inference thread has ended, as it was told to."""
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
-        self._subscriptions_made = []
+    def _stop_working(self, for_good=False):
+        """
+        Whether the inference thread has ended, as it was told to. If not, all stays as it was and
+        the node serves on once the backend returns, unless it is to end `for_good`.
+        """
         if self._worker:
             with self._wake:
                 self._stopping = True
                 self._wake.notify()
             self._worker.join(STOP_PATIENCE)
-            if self._worker.is_alive():
+            with self._wake:  # where the thread looks, too: it ends, or it goes on
+                hangs = self._busy and self._worker.is_alive()
+                self._stopping = for_good or not hangs
+            if hangs:
                 message = f'{self.serving.backend} has not returned for {STOP_PATIENCE:g} s'
                 if rclpy.ok(context=self.context):
                     self.get_logger().error(f'{message}; deactivate again, or end the process')
                 else:  # whose log is closed
                     print(f'{message}; the process ends without it', file=sys.stderr, flush=True)
                 return False
+            self._worker.join()
+        self._stop_listening()
         self._worker, self._slot, self._stopping = None, None, False
         self._infos.clear()
         return True
+
+    def _stop_listening(self):
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self._subscriptions_made = []
 
     def _progress(self, text):
         """Log a line about a build of minutes; end it where the node or the process is to end."""
@@ -210,9 +223,11 @@ class DarNode(LifecycleNode):
     def _work(self):
         while True:
             with self._wake:
+                self._busy = False
                 self._wake.wait_for(lambda: self._slot is not None or self._stopping)
                 if self._stopping:
                     return
+                self._busy = True
                 msg, self._slot = self._slot, None
             failed = ''
             try:
@@ -229,8 +244,8 @@ class DarNode(LifecycleNode):
                 # with it the memory that opening anew needs.
                 try:
                     done = self.serving.recover(failed)
-                except KeyboardInterrupt:  # of _progress
-                    return
+                except KeyboardInterrupt:  # of _progress; if it is still to end, it does so above
+                    continue
                 if done:
                     self.get_logger().warning(done)
 
