@@ -148,6 +148,30 @@ def test_when_all_fail_it_tries_on_but_not_at_every_frame(world, pipeline):
     assert np.isfinite(served(IMAGE).depth).any()
 
 
+def test_a_reopening_that_is_interrupted_may_be_tried_again(world, pipeline):
+    """By a deactivation, while an engine is built: the backend was not to blame."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    loads, served = world.load, world.serve(pipeline)
+    world.broken['fast'] = BackendError('fast: hiccup')
+    for _ in range(2):
+        backends._open = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            lose_a_frame(served)
+    with pytest.raises(BackendError, match='fast: hiccup'):  # not that it is closed
+        served(IMAGE)
+    backends._open = loads
+    assert lose_a_frame(served) == 'fast was opened again'
+    backends._open = interrupt  # now of the next backend
+    with pytest.raises(KeyboardInterrupt):
+        lose_a_frame(served)
+    backends._open = loads
+    told = lose_a_frame(served)
+    assert 'slow serves instead of fast' in told and 'cleanup and configure' in told
+
+
 def test_when_nothing_opens_frames_are_lost_until_something_does(world, pipeline):
     served = world.serve(pipeline)
     world.broken['fast'], world.missing = BackendError('no'), {'fast', 'slow'}
