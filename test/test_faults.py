@@ -120,6 +120,20 @@ def test_every_tenth_frame_fails_and_nothing_else_serves(start_process, client, 
     assert 'still held' not in log  # closed first, and no traceback keeps it
 
 
+def test_bad_frames_do_not_hide_a_failing_backend(start_process, client, rgb):
+    """In the log, where each kind is told once in five seconds."""
+    process = start_process(FAULTY, FAULTY='onnxruntime:1')
+    client.wait_for_node()
+    assert client.told(rgb, WARN, 'unknown encoding', encoding='none such')
+    while client.status()[1].count('fails on purpose') == 0:
+        client.send(rgb, encoding='none such')
+        client.send(rgb)
+        assert client.spin_until(lambda: 'frame lost: unknown' in process.log.read_text())
+        client.spin_until(lambda: False, 0.2)
+    errors = [line for line in process.log.read_text().splitlines() if '[ERROR]' in line]
+    assert any('onnxruntime: fails on purpose' in line for line in errors), errors
+
+
 def test_the_next_backend_takes_over(start_process, client, rgb):
     process = start_process(FAULTY, FAULTY='fast:1,onnxruntime:0')
     client.wait_for_node()

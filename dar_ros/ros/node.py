@@ -237,9 +237,13 @@ class DarNode(LifecycleNode):
             except Exception as error:  # the node outlives any frame
                 if not rclpy.ok(context=self.context):
                     return
-                self._lost(first_line(error), self.health.refuse)
+                reason = first_line(error)
+                self.health.refuse(reason)
+                self.get_logger().error(f'frame lost: {reason}', throttle_duration_sec=THROTTLE)
             if failed:
-                self._lost(failed, self.health.fail)
+                self.health.fail(failed)
+                # A line of its own: throttled together, bad frames would hide a failing GPU.
+                self.get_logger().error(f'frame lost: {failed}', throttle_duration_sec=THROTTLE)
                 # Not while the exception is handled: its traceback keeps what failed alive, and
                 # with it the memory that opening anew needs.
                 try:
@@ -326,10 +330,6 @@ class DarNode(LifecycleNode):
             time.monotonic() - self._info_awaited < INFO_PATIENCE
             and self.count_publishers(self.resolve_topic_name('camera_info')) > 0
         )
-
-    def _lost(self, reason, count):
-        count(reason)
-        self.get_logger().error(f'frame lost: {reason}', throttle_duration_sec=THROTTLE)
 
     def _publish_diagnostics(self):
         status = self.health.status(
