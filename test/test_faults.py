@@ -120,20 +120,6 @@ def test_every_tenth_frame_fails_and_nothing_else_serves(start_process, client, 
     assert 'still held' not in log  # closed first, and no traceback keeps it
 
 
-def test_bad_frames_do_not_hide_a_failing_backend(start_process, client, rgb):
-    """In the log, where each kind is told once in five seconds."""
-    process = start_process(FAULTY, FAULTY='onnxruntime:1')
-    client.wait_for_node()
-    assert client.told(rgb, WARN, 'unknown encoding', encoding='none such')
-    while client.status()[1].count('fails on purpose') == 0:
-        client.send(rgb, encoding='none such')
-        client.send(rgb)
-        assert client.spin_until(lambda: 'frame lost: unknown' in process.log.read_text())
-        client.spin_until(lambda: False, 0.2)
-    errors = [line for line in process.log.read_text().splitlines() if '[ERROR]' in line]
-    assert any('onnxruntime: fails on purpose' in line for line in errors), errors
-
-
 def test_the_next_backend_takes_over(start_process, client, rgb):
     process = start_process(FAULTY, FAULTY='fast:1,onnxruntime:0')
     client.wait_for_node()
@@ -168,23 +154,6 @@ def test_a_backend_that_hangs_leaves_the_node_its_answers_and_its_end(
     assert process.wait(30) == 1
     log = process.log.read_text()
     assert 'the process ends without it' in log and 'Traceback' not in log
-
-
-def test_a_deactivation_that_fails_leaves_the_node_serving(start_process, client, rgb, tmp_path):
-    """`active` is what its state says: once the slow frame has ended the camera is heard again."""
-    gate = tmp_path / 'gate'
-    process = start_process(FAULTY, FAULTY=f'onnxruntime:{gate}', PATIENCE='1')
-    client.wait_for_node()
-    with Stream(client, rgb, 5):
-        assert client.spin_until(lambda: 'hangs' in process.log.read_text())
-        assert not client.transition(Transition.TRANSITION_DEACTIVATE)
-        gate.touch()
-        assert serves(client)
-        for number in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
-            assert client.transition(number)
-        assert serves(client)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
 
 
 def test_a_camera_at_200_hz(node, client, rgb):

@@ -24,7 +24,7 @@ from dar_ros.ros.compressed import compressed_to_rgb
 from dar_ros.ros.conversions import image_to_rgb, intrinsics_from_info, is_rectified, shape_warning
 from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.memory import keep_freed_memory
-from dar_ros.ros.outputs import Outputs
+from dar_ros.ros.outputs import OF_CALIBRATED, Outputs
 from dar_ros.ros.pairing import CameraInfos
 from dar_ros.ros.process import run_node
 from dar_ros.ros.qos import sensor_data
@@ -271,6 +271,11 @@ class DarNode(LifecycleNode):
             None if info is None else intrinsics_from_info(info, size, self._arrives_rectified)
         )
         warnings = self._camera_warnings(info, paired, intrinsics, size)
+        if intrinsics is None:
+            wanted -= OF_CALIBRATED
+            if not wanted:  # the network would run for nothing; why is told as ever
+                self._count(0, {'decode': time.perf_counter() - began}, began, warnings)
+                return
         unseen = None
         if intrinsics is not None and self._rectify:
             image, unseen = self._rectify(image, info, intrinsics)
@@ -287,15 +292,13 @@ class DarNode(LifecycleNode):
         self.outputs.publish(
             wanted, frame, image, msg.header, info, rectified, values, depth_range
         )
-        now = time.perf_counter()
-        self.serving.record_publish(now - before)
-        timings = {
-            'decode': decoded - began,
-            **frame.timings,
-            'publish': now - before,
-            'total': now - began,
-        }
-        self.health.frame(frame.steps, timings, warnings)
+        took = time.perf_counter() - before
+        self.serving.record_publish(took)
+        timings = {'decode': decoded - began, **frame.timings, 'publish': took}
+        self._count(frame.steps, timings, began, warnings)
+
+    def _count(self, steps, timings, began, warnings):
+        self.health.frame(steps, {**timings, 'total': time.perf_counter() - began}, warnings)
         if warnings:
             self.get_logger().warning('; '.join(warnings), throttle_duration_sec=THROTTLE)
 
