@@ -8,12 +8,7 @@ import os
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    GroupAction,
-    OpaqueFunction,
-    SetEnvironmentVariable,
-)
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.conditions import evaluate_condition_expression
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node, PushRosNamespace
@@ -147,6 +142,9 @@ def nodes(context):
                 output='screen',
                 arguments=['-d', shown, '-f', value('fixed_frame')],
                 remappings=inputs + outputs,
+                # Of this process alone: set for all, it would reach the nodes of a file that
+                # includes this one. Ours find the profile by themselves, and tell what it lacks.
+                additional_env=profile_environment(os.path.join(SHARE, 'config', 'fastdds.xml')),
             )
         )
     return [GroupAction(actions)]
@@ -154,13 +152,8 @@ def nodes(context):
 
 def generate_launch_description():
     """Entry point of `ros2 launch`."""
-    profile = os.path.join(SHARE, 'config', 'fastdds.xml')
     return LaunchDescription(
         [
-            *(
-                SetEnvironmentVariable(name, path)
-                for name, path in profile_environment(profile).items()
-            ),
             *(
                 DeclareLaunchArgument(
                     name, default_value=default, description=text, choices=CHOICES.get(name)

@@ -1,6 +1,7 @@
 """The launch file against the real launch system, where a ROS install has it."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -52,6 +53,15 @@ included = IncludeLaunchDescription(source, launch_arguments=arguments)
 service = LaunchService()
 service.include_launch_description(LaunchDescription([included]))
 sys.exit(service.run())
+"""
+
+FAKE_RVIZ = """#!{python}
+import json, os, sys, time
+files = [open(text).read() for text in sys.argv[1:] if os.path.isfile(text)]
+with open('{told}.new', 'w') as file:
+    json.dump(dict(environment=dict(os.environ), arguments=sys.argv, files=files), file)
+os.rename('{told}.new', '{told}')
+time.sleep(1e6)
 """
 
 
@@ -312,23 +322,55 @@ def test_a_bag_keeps_its_stamps(start, tmp_path):
     assert (depth.header.stamp.sec, depth.header.frame_id) == (5, 'lens')
 
 
-def test_processes_find_the_profile(start, monkeypatch):
-    """Fast DDS reads the shipped profile, unless the user has set one."""
-    from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, profile_variable
+@pytest.fixture
+def rviz(tmp_path, monkeypatch):
+    """Return the file in which a program in the place of RViz, which needs a display, tells."""
+    told, prefix = tmp_path / 'rviz.json', tmp_path / 'prefix'
+    index = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    program = prefix / 'lib' / 'rviz2' / 'rviz2'
+    for folder in (index, program.parent):
+        folder.mkdir(parents=True)
+    (index / 'rviz2').touch()
+    program.write_text(FAKE_RVIZ.format(python=sys.executable, told=str(told)))
+    program.chmod(0o755)
+    monkeypatch.setenv(
+        'AMENT_PREFIX_PATH', os.pathsep.join([str(prefix), os.environ['AMENT_PREFIX_PATH']])
+    )
+    return told
+
+
+def test_rviz_alone_is_given_the_profile(start, rviz, monkeypatch):
+    """Not the nodes, which find it themselves, nor what an including file starts later."""
+    from test_qos import segment_bytes
+
+    from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, lacking_room, profile_variable
+
+    mine, shipped = (str(folder / 'config' / 'fastdds.xml') for folder in (ROOT, SHARE))
+
+    def chosen(environment):
+        return {name: value for name, value in environment.items() if name in (OLD_NAME, NEW_NAME)}
 
     def variables():
-        launched = start('camera:=none')
-        launched.wait(lambda: launched.pids('dar_node'))
-        environment = Path(f'/proc/{launched.pids("dar_node")[0]}/environ').read_bytes()
-        pairs = [entry.decode().partition('=') for entry in environment.split(b'\0')]
-        return {name: value for name, _, value in pairs if name in (OLD_NAME, NEW_NAME)}
+        """Of dar_node and of RViz, as they were started."""
+        rviz.unlink(missing_ok=True)
+        launched = start('rviz:=true')
+        launched.wait(lambda: 'dar_tiny on' in launched.text() and rviz.exists())
+        (pid,) = launched.pids('dar_node')
+        pairs = Path(f'/proc/{pid}/environ').read_bytes().decode().split('\0')
+        found = chosen(dict(pair.partition('=')[::2] for pair in pairs))
+        return pid, found, chosen(json.loads(rviz.read_text())['environment'])
 
-    mine = str(ROOT / 'config' / 'fastdds.xml')
     monkeypatch.delenv(NEW_NAME, raising=False)
     monkeypatch.setenv(OLD_NAME, mine)
-    assert variables() == {OLD_NAME: mine}
+    assert variables()[1:] == ({OLD_NAME: mine}, {OLD_NAME: mine})
     monkeypatch.delenv(OLD_NAME)
-    assert variables() == {profile_variable(): str(SHARE / 'config' / 'fastdds.xml')}
+    reason = lacking_room(shipped, processes=3)
+    if reason:
+        pytest.skip(reason)
+    pid, *found = variables()
+    assert found == [{}, {profile_variable(): shipped}]
+    if rclpy.get_rmw_implementation_identifier() == 'rmw_fastrtps_cpp':
+        assert segment_bytes(pid) >= 64 * 2**20
 
 
 @pytest.mark.parametrize(
