@@ -52,7 +52,7 @@ ARGUMENTS = (
     ('bag_topic', '', 'Image topic in that bag, raw or compressed; empty: its only one.'),
     ('keep_stamps', 'false', 'Stamps as in that bag, instead of now.'),
     ('fov', '0.0', 'Horizontal field of view of that camera, degrees; 0: unknown (sim: 70).'),
-    ('use_respawn', 'false', 'Start the node again when it dies.'),
+    ('use_respawn', 'false', 'Start the node again when it dies, and a camera of /dev/, too.'),
 )
 CHOICES = {'log_level': ['debug', 'info', 'warn', 'error', 'fatal']}
 # Arguments that, unless empty, override params_file; with the type they are read as.
@@ -130,6 +130,9 @@ def nodes(context):
                 parameters=[camera],
                 arguments=logging,
                 remappings=inputs,
+                # A device may be plugged in again; what else ends has ended.
+                respawn=flag('use_respawn') and value('camera').startswith('/dev/'),
+                respawn_delay=2.0,
             )
         )
     if flag('rviz'):

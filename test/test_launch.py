@@ -3,12 +3,8 @@
 import importlib.util
 import json
 import os
-import re
-import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -27,33 +23,15 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
+from launched import FILE, PATIENCE, Launched
 from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import GetParameters
-from rclpy.parameter import parameter_value_to_python
-from rclpy.qos import qos_profile_sensor_data
+from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image, PointCloud2
 
 try:
     SHARE = Path(get_package_share_directory('dar_ros'))
 except (LookupError, OSError, PackageNotFoundError):
     pytest.skip('dar_ros is not in a sourced ROS 2 workspace', allow_module_level=True)
-
-FILE = ROOT / 'launch' / 'dar.launch.py'
-PATIENCE = 60.0
-# What `ros2 launch` does, for where there is no `ros2`.
-RUN = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-arguments = [tuple(text.split(':=', 1)) for text in sys.argv[2:]]
-source = PythonLaunchDescriptionSource(sys.argv[1])
-included = IncludeLaunchDescription(source, launch_arguments=arguments)
-service = LaunchService()
-service.include_launch_description(LaunchDescription([included]))
-sys.exit(service.run())
-"""
 
 FAKE_RVIZ = """#!{python}
 import json, os, sys, time
@@ -63,85 +41,6 @@ with open('{told}.new', 'w') as file:
 os.rename('{told}.new', '{told}')
 time.sleep(1e6)
 """
-
-
-class Launched:
-    """A running launch with its output, and a node of our own that looks at what it started."""
-
-    def __init__(self, log, arguments):
-        self.log = log
-        command = ['ros2', 'launch'] if shutil.which('ros2') else [sys.executable, '-c', RUN]
-        with log.open('w') as file:
-            self.process = subprocess.Popen(
-                [*command, str(FILE), *arguments],
-                env=dict(os.environ, PYTHONUNBUFFERED='1'),
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node('watcher', context=self.context)
-        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-
-    def wait(self, condition):
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, self.log.read_text()
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def receive(self, kind, topic):
-        """Return the first message on a topic."""
-        received = []
-        subscription = self.node.create_subscription(
-            kind, topic, received.append, qos_profile_sensor_data
-        )
-        self.wait(lambda: received)
-        self.node.destroy_subscription(subscription)
-        return received[0]
-
-    def call(self, kind, name, **request):
-        """Ask a service, again where an answer got lost: the server may know our reader late."""
-        client = self.node.create_client(kind, name)
-        self.wait(client.service_is_ready)
-        futures, asked = [], 0.0
-
-        def answered():
-            nonlocal asked
-            if time.monotonic() - asked > 5.0:
-                futures.append(client.call_async(kind.Request(**request)))
-                asked = time.monotonic()
-            return any(future.done() for future in futures)
-
-        self.wait(answered)
-        return next(future.result() for future in futures if future.done())
-
-    def state(self, node='/dar'):
-        return self.call(GetState, f'{node}/get_state').current_state.id
-
-    def parameters(self, *names, node='/dar'):
-        values = self.call(GetParameters, f'{node}/get_parameters', names=names).values
-        return [parameter_value_to_python(value) for value in values]
-
-    def pids(self, name):
-        """Process ids of an executable, in the order of their starts."""
-        found = re.findall(rf'{name}-\d+\]: process started with pid \[(\d+)\]', self.text())
-        return [int(pid) for pid in found]
-
-    def text(self):
-        return self.log.read_text()
-
-    def interrupt(self):
-        """Ctrl-C; returns the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(PATIENCE)
-
-    def close(self):
-        if self.process.poll() is None:
-            self.interrupt()
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
 
 @pytest.fixture
@@ -309,6 +208,23 @@ def test_a_killed_node_comes_back(start):
     launched.wait(lambda: launched.text().count('dar_tiny on') == 2)
     launched.wait(lambda: launched.node.count_subscribers('image'))
     assert launched.interrupt() == 0
+
+
+def test_a_device_that_was_unplugged_comes_back(start, tmp_path):
+    """A film of /dev in its place."""
+    from test_camera import write_video
+
+    device = Path('/dev/shm', f'{tmp_path.name}.{os.getpid()}.avi')
+    if not device.parent.is_dir():
+        pytest.skip('no /dev/shm to stand for a device')
+    try:
+        write_video(device, 8, 3)
+        launched = start(f'camera:={device}', 'use_respawn:=true')
+        launched.wait(lambda: len(launched.pids('dar_camera')) == 2)
+        assert 'gives no more images' in launched.text()
+        assert len(launched.pids('dar_node')) == 1
+    finally:
+        device.unlink(missing_ok=True)
 
 
 def test_a_bag_keeps_its_stamps(start, tmp_path):
