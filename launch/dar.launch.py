@@ -52,11 +52,13 @@ ARGUMENTS = (
     ('bag_topic', '', 'Image topic in that bag, raw or compressed; empty: its only one.'),
     ('keep_stamps', 'false', 'Stamps as in that bag, instead of now.'),
     ('fov', '0.0', 'Horizontal field of view of that camera, degrees; 0: unknown (sim: 70).'),
+    ('use_sim_time', '', f'true: all nodes take the time from /clock; {DEFER}'),
     ('use_respawn', 'false', 'Start the node again when it dies, and a camera of /dev/, too.'),
 )
 CHOICES = {'log_level': ['debug', 'info', 'warn', 'error', 'fatal']}
 # Arguments that, unless empty, override params_file; with the type they are read as.
 OVERRIDES = {
+    'use_sim_time': bool,
     'autostart': bool,
     'model': str,
     'backend': str,
@@ -92,6 +94,7 @@ def nodes(context):
     }
     if not os.path.isfile(value('params_file')):  # launch_ros would only warn of it
         raise FileNotFoundError(f'params_file:={value("params_file")}: no such file')
+    clock = {name: overrides[name] for name in ('use_sim_time',) if name in overrides}
     logging = ['--ros-args', '--log-level', value('log_level')]
     inputs = [
         ('image', value('image')),
@@ -120,6 +123,7 @@ def nodes(context):
             'fov': value('fov', float),
             'bag_topic': value('bag_topic'),
             'keep_stamps': flag('keep_stamps'),
+            **clock,
         }
         actions.append(
             Node(
@@ -143,6 +147,7 @@ def nodes(context):
                 executable='rviz2',
                 name='rviz2',
                 output='screen',
+                parameters=[clock] if clock else None,
                 arguments=['-d', shown, '-f', value('fixed_frame')],
                 remappings=inputs + outputs,
                 # Of this process alone: set for all, it would reach the nodes of a file that

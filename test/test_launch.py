@@ -83,6 +83,7 @@ def test_every_argument_is_described():
         'image_transport',
         'rviz',
         'camera',
+        'use_sim_time',
         'use_respawn',
         'log_level',
     } <= set(declared)
@@ -287,6 +288,17 @@ def test_rviz_alone_is_given_the_profile(start, rviz, monkeypatch):
     assert found == [{}, {profile_variable(): shipped}]
     if rclpy.get_rmw_implementation_identifier() == 'rmw_fastrtps_cpp':
         assert segment_bytes(pid) >= 64 * 2**20
+
+
+def test_simulated_time_is_for_all_nodes(start, rviz, tmp_path):
+    cv2.imwrite(str(tmp_path / 'picture.png'), np.full((48, 64, 3), 90, np.uint8))
+    launched = start('rviz:=true', f'camera:={tmp_path}', 'use_sim_time:=true')
+    for node in ('/dar', '/dar_camera'):
+        assert launched.parameters('use_sim_time', node=node) == [True]
+    launched.wait(rviz.exists)
+    told = json.loads(rviz.read_text())
+    given = ' '.join([*told['arguments'], *told['files']]).replace(':=', ': ')
+    assert 'use_sim_time: true' in given
 
 
 @pytest.mark.parametrize(
