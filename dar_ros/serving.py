@@ -4,6 +4,7 @@ One model kept served: a backend that fails is opened again once, then the next 
 
 import time
 
+from dar_ros.backends import cuda
 from dar_ros.errors import BackendError, DarError, first_line
 from dar_ros.pipeline import DepthSettings, open_pipeline
 
@@ -31,7 +32,7 @@ class Serving:
         self._asked, self._clock = (model, backend, precision, threads), clock
         self._progress = progress
         self._pipeline, self._closed = open_pipeline(*self._asked, progress=progress), False
-        self.note, self._precision = '', precision
+        self.note, self._precision = self._refusals(), precision
         self._failed = set()  # names of backends that have had their second chance
         self._reopened, self._good, self._attempted = False, 0, clock()
         self._why_closed = 'the model is closed'
@@ -104,7 +105,7 @@ class Serving:
         if self._clock() - self._attempted >= PAUSE:
             self._failed.clear()
             if self._reopen(*self._asked):
-                self.note, self._precision, self._good = '', self._asked[2], 0
+                self.note, self._precision, self._good = self._refusals(), self._asked[2], 0
                 return f'no other backend works, {self.backend} was opened again'
         return ''
 
@@ -116,6 +117,18 @@ class Serving:
                 self._pipeline.backend.close()
             except Exception:  # what has failed need not close well, and there is no more to do
                 return
+
+    def _refusals(self):
+        """
+        Return '', or why no better backend serves; without an NVIDIA driver nobody awaits one.
+        """
+        refused = self._pipeline.backend.refused
+        if not refused or not cuda.has_driver():
+            return ''
+        return (
+            f'{self.backend} serves, because no better backend does: {"; ".join(refused)}; if '
+            f'that is meant, set backend to {self.backend}'
+        )
 
     def _reopen(self, *wanted):
         """Close first: what failed may hold the memory that opening needs."""

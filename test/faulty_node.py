@@ -2,8 +2,9 @@
 dar_node with backends that fail on purpose, run by test_faults.py as a script.
 
 FAULTY is a list of NAME:N, best first: every N-th frame of that backend fails (0: none does), or,
-where N is `hang`, its first frame never returns; where it is a path, not before that file exists.
-PATIENCE is the seconds that the node waits for a frame's end.
+where N is `hang`, its first frame never returns; where it is a path, not before that file exists;
+where it is `missing`, the backend does not open. PATIENCE is the seconds that the node waits for
+a frame's end, DRIVER whether there is an NVIDIA driver.
 """
 
 import os
@@ -58,11 +59,16 @@ class Faulty:
 
 def load(name, bundle, options):
     """Return the real CPU backend under a name of FAULTS."""
+    if FAULTS[name] == 'missing':
+        raise BackendError(f'{name} is missing')
     every = int(FAULTS[name]) if FAULTS[name].isdigit() else FAULTS[name]
     return Faulty(name, REAL('onnxruntime', bundle, options), every)
 
 
 backends.BACKENDS, backends._open = tuple(FAULTS), load
+
+if os.environ.get('DRIVER'):
+    backends.cuda.has_driver = lambda: True
 
 from dar_ros.ros import node  # it reads BACKENDS
 

@@ -9,7 +9,7 @@ pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a so
 from lifecycle_msgs.msg import Transition
 from ros_client import Client
 from sensor_msgs.msg import PointCloud2
-from test_faults import FAULTY, NODE, WARN, Stream, serves
+from test_faults import FAULTY, NODE, OK, WARN, Stream, serves
 
 
 def test_a_deactivation_that_fails_leaves_the_node_serving(start_process, client, rgb, tmp_path):
@@ -27,6 +27,19 @@ def test_a_deactivation_that_fails_leaves_the_node_serving(start_process, client
         assert serves(client)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize('driver', ['', '1'])
+def test_a_gpu_that_is_not_used_is_warned_of(start_process, client, rgb, driver):
+    """At a tenth of the speed all else looks well; without a driver nobody expects more."""
+    process = start_process(FAULTY, FAULTY='fast:missing,onnxruntime:0', DRIVER=driver)
+    client.wait_for_node()
+    if driver:
+        assert client.told(rgb, WARN, 'onnxruntime serves, because no better backend does: fast')
+    else:
+        assert client.told(rgb, OK, 'running')
+    told = [line for line in process.log.read_text().splitlines() if 'fast is missing' in line]
+    assert [line.split()[0] for line in told] == ['[WARN]' if driver else '[INFO]']
 
 
 def test_bad_frames_do_not_hide_a_failing_backend(start_process, client, rgb):

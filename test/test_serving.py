@@ -103,6 +103,21 @@ def test_the_next_backend_follows_the_second_failure(world, pipeline):
     assert np.isfinite(served(IMAGE).depth).any()
 
 
+def test_a_better_backend_that_is_refused_is_noted_where_there_is_a_driver(
+    world, pipeline, monkeypatch
+):
+    """Without one nobody expects it; nor does who asks for the backend that serves."""
+    world.missing = {'fast'}
+    assert world.serve(pipeline).note == ''
+    monkeypatch.setattr(serving.cuda, 'has_driver', lambda: True)
+    served = world.serve(pipeline)
+    assert served.note.startswith('slow serves, because no better backend does: fast is missing')
+    assert 'set backend to slow' in served.note
+    assert world.serve(pipeline, backend='slow').note == ''
+    world.missing = set()
+    assert world.serve(pipeline).note == ''
+
+
 def test_a_backend_that_does_not_open_again_is_followed_at_once(world, pipeline):
     served = world.serve(pipeline)
     world.broken['fast'], world.missing = BackendError('fast: gone'), {'fast'}

@@ -72,7 +72,10 @@ class DarNode(LifecycleNode):
                 progress=self._progress,
             )
             for note in self.serving.notes:
-                self.get_logger().info(note)
+                if self.serving.note:  # two calls: each has one severity for good
+                    self.get_logger().warning(note)
+                else:
+                    self.get_logger().info(note)
             parameters.check(self.values, self.serving.bundle)
             self.outputs = Outputs(self)
         except Exception as error:  # DarError, or what nobody thought of
