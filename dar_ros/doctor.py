@@ -107,6 +107,7 @@ def _ros():
 def _middleware(rmw):
     from dar_ros.ros.middleware import (
         SHARED_MEMORY_CURE,
+        TRANSPORTS,
         lacking_room,
         profile_listens_everywhere,
         profile_variable,
@@ -125,6 +126,10 @@ def _middleware(rmw):
             text = f'{name} undoes ROS_LOCALHOST_ONLY in Humble: it listens on every interface'
             return Finding('middleware', WARN, text, f'unset {name}')
         return Finding('middleware', NOTE, f'with ROS_LOCALHOST_ONLY in Humble {lost}')
+    transports = os.environ.get(TRANSPORTS)
+    if transports and not path:
+        text = f'{TRANSPORTS} is {transports}: dar_node and dar_camera leave their profile out'
+        return Finding('middleware', NOTE, text)
     room = lacking_room(path or shipped_profile(), processes=2)
     if not path and room:
         return Finding('middleware', WARN, f'{room}: {lost}', SHARED_MEMORY_CURE)

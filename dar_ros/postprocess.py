@@ -12,6 +12,9 @@ from dar_ros.preprocess import restore
 
 BEYOND_RANGE = ('inf', 'nan', 'clamp')
 BLOCK = 1 << 16  # pixels that are worked on at a time
+# A plane by its 1/Z: the least of four slopes in a line, as a share of the largest, between pixels
+# so many apart. Measured (docs/nav2.md): more planes stay if it is less, and more of what flies.
+SAME_SLOPE, STRIDE = 0.6, 2
 BLEND_LIMIT = 0.08  # relative difference of neighbours above which a resize must not blend them
 
 
@@ -90,39 +93,61 @@ def row_blocks(height, width):
 def flying_pixels(depth, threshold):
     """
     Boolean (H, W): pixels whose depth jumps, relative to itself, to both sides of a row or of a
-    column.
+    column, where no plane goes on.
 
     A pixel between two surfaces differs from both; the pixels of a surface's own border differ on
-    one side only and stay. `threshold` 0 marks none.
+    one side only and stay. So does a floor far away, which jumps from row to row, but evenly.
+    `threshold` 0 marks none.
     """
-    flying = np.zeros(depth.shape, bool)
+    flying = np.zeros((2, *depth.shape), bool)  # along the rows, along the columns
     if threshold <= 0:
-        return flying
-    height = depth.shape[0]
-    for rows in row_blocks(*depth.shape):
+        return flying[0]
+    height, width = depth.shape
+    for rows in row_blocks(height, width):
         # With a row above and below, where there is one: the columns' neighbours.
         above, below = max(rows.start - 1, 0), min(rows.stop + 1, height)
         found = _ramps(depth[above:below], threshold)
-        flying[rows] = found[rows.start - above : rows.stop - above]
-    return flying
+        flying[:, rows] = found[:, rows.start - above : rows.stop - above]
+    for marks, apart in zip(flying.reshape(2, -1), (1, width)):
+        places = np.flatnonzero(marks)  # few: what is asked of them costs next to nothing
+        along, length = (places % width, width) if apart == 1 else (places // width, height)
+        inside = (along >= 2 * STRIDE) & (along < length - 2 * STRIDE)
+        marks[_of_planes(depth.reshape(-1), places[inside], STRIDE * apart)] = False
+    return np.logical_or(*flying, out=flying[0])
 
 
 def _ramps(depth, threshold):
-    """Return `flying_pixels` of some rows; the first and last know their row's neighbours only."""
-    flying = np.zeros(depth.shape, bool)
+    """
+    Boolean (2, H, W): the jumps along the rows and along the columns of some rows; the first and
+    last know their row's neighbours only.
+    """
+    flying = np.zeros((2, *depth.shape), bool)
     with np.errstate(invalid='ignore'):  # inf - inf, NaN: never a jump
         limit = threshold * depth
         # A ramp: further on one side, nearer on the other. A thin thing in front of a wall is no
         # ramp.
         for part, step, middle in (
-            (flying[:, 1:-1], depth[:, 1:] - depth[:, :-1], limit[:, 1:-1]),
-            (flying[1:-1].T, (depth[1:] - depth[:-1]).T, limit[1:-1].T),
+            (flying[0, :, 1:-1], depth[:, 1:] - depth[:, :-1], limit[:, 1:-1]),
+            (flying[1, 1:-1].T, (depth[1:] - depth[:-1]).T, limit[1:-1].T),
         ):
             before, after = step[:, :-1], step[:, 1:]
             # The lesser of two rises, or of two falls; negative where one of each.
             rise, fall = np.minimum(before, after), np.maximum(before, after)
-            part |= np.maximum(rise, np.negative(fall, out=fall), out=rise) > middle
+            np.greater(np.maximum(rise, np.negative(fall, out=fall), out=rise), middle, out=part)
     return flying
+
+
+def _of_planes(depth, places, apart):
+    """
+    Return those of some places in flat depth about which 1/Z is linear, as that of a plane is:
+    over two pixels `apart` on both sides. Across an occlusion edge it is flat, steep, flat.
+    """
+    near = depth[places + apart * np.arange(-2, 3)[:, None]]  # (5, n)
+    near[~np.isfinite(near)] = np.nan
+    with np.errstate(invalid='ignore', divide='ignore'):
+        slopes = np.diff(1 / near, axis=0)
+        slopes *= np.sign(slopes[0])
+        return places[slopes.min(axis=0) > SAME_SLOPE * slopes.max(axis=0)]
 
 
 def colorize(depth, near, far):

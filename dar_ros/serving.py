@@ -4,6 +4,7 @@ One model kept served: a backend that fails is opened again once, then the next 
 
 import time
 
+from dar_ros.backends import cuda
 from dar_ros.errors import BackendError, DarError, first_line
 from dar_ros.pipeline import DepthSettings, open_pipeline
 
@@ -31,9 +32,10 @@ class Serving:
         self._asked, self._clock = (model, backend, precision, threads), clock
         self._progress = progress
         self._pipeline, self._closed = open_pipeline(*self._asked, progress=progress), False
-        self.note, self._precision = '', precision
+        self.note, self._precision = self._refusals(), precision
         self._failed = set()  # names of backends that have had their second chance
         self._reopened, self._good, self._attempted = False, 0, clock()
+        self._why_closed = 'the model is closed'
 
     @property
     def bundle(self):
@@ -58,7 +60,7 @@ class Serving:
     def __call__(self, image, intrinsics=None, settings=DepthSettings(), began=None):
         """See DepthPipeline; BackendError for all that is not the frame's own fault."""
         if self._closed:
-            raise BackendError(self.note or 'the model is closed')
+            raise BackendError(self._why_closed)
         try:
             frame = self._pipeline(image, intrinsics, settings, began)
         except DarError:
@@ -73,29 +75,37 @@ class Serving:
         self._pipeline.record_publish(seconds)
 
     def recover(self, reason):
-        """After a BackendError: restore service; returns in one line what was done, or ''."""
+        """
+        After a BackendError: restore service; returns in one line what was done, or ''.
+
+        What `progress` interrupts counts as not tried.
+        """
         name, (model, _, _, threads) = self.backend, self._asked
+        self._why_closed = reason
         if self._good >= FORGIVEN:
             self._reopened = False
         if not self._reopened:
-            self._reopened, self._good = True, 0
             # In the precision that served: another might have to be built first, for minutes.
-            if self._reopen(model, name, self.precision, threads):
+            opened = self._reopen(model, name, self.precision, threads)
+            self._reopened, self._good = True, 0
+            if opened:
                 return f'{name} was opened again'
         if name not in self._failed:
-            self._failed.add(name)
             # The precision asked for may be one that only the failed backend has.
-            if self._replace(model, 'auto', 'auto', threads, skip=self._failed):
+            opened = self._replace(model, 'auto', 'auto', threads, skip={*self._failed, name})
+            self._failed.add(name)
+            if opened:
                 self._precision, self._reopened, self._good = 'auto', False, 0
                 self.note = (
-                    f'{self.backend} serves instead of {name}, which failed: {reason}; '
-                    f'to use {name} again, start the process anew'
+                    f'{self.backend} serves instead of {name}, which failed: {reason}; to use '
+                    f'{name} again, cleanup and configure, or, after a fault of the GPU, start '
+                    'the process anew'
                 )
                 return self.note
         if self._clock() - self._attempted >= PAUSE:
             self._failed.clear()
             if self._reopen(*self._asked):
-                self.note, self._precision, self._good = '', self._asked[2], 0
+                self.note, self._precision, self._good = self._refusals(), self._asked[2], 0
                 return f'no other backend works, {self.backend} was opened again'
         return ''
 
@@ -107,6 +117,18 @@ class Serving:
                 self._pipeline.backend.close()
             except Exception:  # what has failed need not close well, and there is no more to do
                 return
+
+    def _refusals(self):
+        """
+        Return '', or why no better backend serves; without an NVIDIA driver nobody awaits one.
+        """
+        refused = self._pipeline.backend.refused
+        if not refused or not cuda.has_driver():
+            return ''
+        return (
+            f'{self.backend} serves, because no better backend does: {"; ".join(refused)}; if '
+            f'that is meant, set backend to {self.backend}'
+        )
 
     def _reopen(self, *wanted):
         """Close first: what failed may hold the memory that opening needs."""
@@ -120,7 +142,7 @@ class Serving:
             pipeline = open_pipeline(*wanted, progress=self._progress, skip=skip)
         except Exception as error:
             if self._closed:
-                self.note = f'no backend works: {first_line(error)}'
+                self.note = self._why_closed = f'no backend works: {first_line(error)}'
             return False
         self.close()
         self._pipeline, self._closed = pipeline, False

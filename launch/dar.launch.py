@@ -8,12 +8,7 @@ import os
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    GroupAction,
-    OpaqueFunction,
-    SetEnvironmentVariable,
-)
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.conditions import evaluate_condition_expression
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node, PushRosNamespace
@@ -57,11 +52,13 @@ ARGUMENTS = (
     ('bag_topic', '', 'Image topic in that bag, raw or compressed; empty: its only one.'),
     ('keep_stamps', 'false', 'Stamps as in that bag, instead of now.'),
     ('fov', '0.0', 'Horizontal field of view of that camera, degrees; 0: unknown (sim: 70).'),
-    ('use_respawn', 'false', 'Start the node again when it dies.'),
+    ('use_sim_time', '', f'true: all nodes take the time from /clock; {DEFER}'),
+    ('use_respawn', 'false', 'Start the node again when it dies, and a camera of /dev/, too.'),
 )
 CHOICES = {'log_level': ['debug', 'info', 'warn', 'error', 'fatal']}
 # Arguments that, unless empty, override params_file; with the type they are read as.
 OVERRIDES = {
+    'use_sim_time': bool,
     'autostart': bool,
     'model': str,
     'backend': str,
@@ -97,6 +94,7 @@ def nodes(context):
     }
     if not os.path.isfile(value('params_file')):  # launch_ros would only warn of it
         raise FileNotFoundError(f'params_file:={value("params_file")}: no such file')
+    clock = {name: overrides[name] for name in ('use_sim_time',) if name in overrides}
     logging = ['--ros-args', '--log-level', value('log_level')]
     inputs = [
         ('image', value('image')),
@@ -125,6 +123,7 @@ def nodes(context):
             'fov': value('fov', float),
             'bag_topic': value('bag_topic'),
             'keep_stamps': flag('keep_stamps'),
+            **clock,
         }
         actions.append(
             Node(
@@ -135,6 +134,9 @@ def nodes(context):
                 parameters=[camera],
                 arguments=logging,
                 remappings=inputs,
+                # A device may be plugged in again; what else ends has ended.
+                respawn=flag('use_respawn') and value('camera').startswith('/dev/'),
+                respawn_delay=2.0,
             )
         )
     if flag('rviz'):
@@ -145,8 +147,12 @@ def nodes(context):
                 executable='rviz2',
                 name='rviz2',
                 output='screen',
+                parameters=[clock] if clock else None,
                 arguments=['-d', shown, '-f', value('fixed_frame')],
                 remappings=inputs + outputs,
+                # Of this process alone: set for all, it would reach the nodes of a file that
+                # includes this one. Ours find the profile by themselves, and tell what it lacks.
+                additional_env=profile_environment(os.path.join(SHARE, 'config', 'fastdds.xml')),
             )
         )
     return [GroupAction(actions)]
@@ -154,13 +160,8 @@ def nodes(context):
 
 def generate_launch_description():
     """Entry point of `ros2 launch`."""
-    profile = os.path.join(SHARE, 'config', 'fastdds.xml')
     return LaunchDescription(
         [
-            *(
-                SetEnvironmentVariable(name, path)
-                for name, path in profile_environment(profile).items()
-            ),
             *(
                 DeclareLaunchArgument(
                     name, default_value=default, description=text, choices=CHOICES.get(name)

@@ -50,6 +50,7 @@ def gpu(request, monkeypatch, tmp_path):
     gpu = fake_cuda.Gpu()
     gpu.package = getattr(request, 'param', 'cuda-bindings')
     fake_tensorrt.reset(gpu)
+    monkeypatch.setattr(cuda, 'has_driver', lambda: True)
     monkeypatch.setattr(cuda, 'find_gpu', lambda: cuda.Gpu('Orin', (8, 7)))
     monkeypatch.setattr(cuda, 'open_device', lambda: fake_cuda.DEVICES[gpu.package](gpu))
     monkeypatch.setitem(sys.modules, 'tensorrt', fake_tensorrt)

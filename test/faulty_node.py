@@ -2,7 +2,9 @@
 dar_node with backends that fail on purpose, run by test_faults.py as a script.
 
 FAULTY is a list of NAME:N, best first: every N-th frame of that backend fails (0: none does), or,
-where N is `hang`, its first frame never returns.
+where N is `hang`, its first frame never returns; where it is a path, not before that file exists;
+where it is `missing`, the backend does not open. PATIENCE is the seconds that the node waits for
+a frame's end, DRIVER whether there is an NVIDIA driver.
 """
 
 import os
@@ -45,9 +47,11 @@ class Faulty:
     def start(self, *arguments):
         in_use = self._memory
         self._images += 1
-        if self._every == 'hang' and self._images > 0:
-            time.sleep(1e6)
-        if self._every and self._images > 0 and self._images % self._every == 0:
+        if isinstance(self._every, str) and self._images > 0:
+            print('hangs', flush=True)
+            while not os.path.exists(self._every):
+                time.sleep(0.05)
+        elif self._every and self._images > 0 and self._images % self._every == 0:
             raise BackendError(f'{self.name}: fails on purpose')
         self._inner.start(*arguments)
         del in_use
@@ -55,12 +59,18 @@ class Faulty:
 
 def load(name, bundle, options):
     """Return the real CPU backend under a name of FAULTS."""
-    every = FAULTS[name] if FAULTS[name] == 'hang' else int(FAULTS[name])
+    if FAULTS[name] == 'missing':
+        raise BackendError(f'{name} is missing')
+    every = int(FAULTS[name]) if FAULTS[name].isdigit() else FAULTS[name]
     return Faulty(name, REAL('onnxruntime', bundle, options), every)
 
 
 backends.BACKENDS, backends._open = tuple(FAULTS), load
 
-from dar_ros.ros.node import main  # it reads BACKENDS
+if os.environ.get('DRIVER'):
+    backends.cuda.has_driver = lambda: True
 
-sys.exit(main())
+from dar_ros.ros import node  # it reads BACKENDS
+
+node.STOP_PATIENCE = float(os.environ.get('PATIENCE', node.STOP_PATIENCE))
+sys.exit(node.main())

@@ -16,6 +16,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from dar_ros.errors import UsageError
 from dar_ros.ros.camera import rgb_to_jpeg
 from dar_ros.ros.compressed import compressed_to_rgb
 from dar_ros.ros.conversions import image_to_rgb
@@ -112,20 +113,38 @@ def write_video(path, fps, count):
     writer.release()
 
 
-def test_a_video_has_its_own_pace_and_a_device_none(tmp_path):
+def test_a_video_has_its_own_pace(tmp_path):
     write_video(tmp_path / 'clip.avi', 8, 3)
     played = open_source(str(tmp_path / 'clip.avi'), 0, 0, 0.0, 0, 15.0, True)
     assert [next(played).pause for _ in range(5)] == [0.125] * 5  # it loops
+
+
+@pytest.fixture
+def device(tmp_path):
+    """Return a file of three images below /dev, in the place of a webcam."""
     shared = Path('/dev/shm')
     if not shared.is_dir():
         pytest.skip('no /dev/shm to stand for a device')
-    device = shared / f'{tmp_path.name}.{os.getpid()}.avi'
+    file = shared / f'{tmp_path.name}.{os.getpid()}.avi'
     try:
-        write_video(device, 8, 3)
-        played = list(open_source(str(device), 0, 0, 0.0, 0, 15.0, True))
+        write_video(file, 8, 3)
+        yield file
     finally:
-        device.unlink()
-    assert [shot.pause for shot in played] == [0.0] * 3  # unplugged is the end
+        file.unlink(missing_ok=True)
+
+
+def test_a_device_has_no_pace_and_its_end_is_an_error(device):
+    played = open_source(str(device), 0, 0, 0.0, 0, 15.0, True)
+    assert [next(played).pause for _ in range(3)] == [0.0] * 3
+    with pytest.raises(UsageError, match=f'{device} gives no more images'):
+        next(played)
+
+
+def test_an_unplugged_device_ends_the_camera_with_code_1(start_process, device):
+    process = start_process('dar_ros.ros.camera', '-p', f'source:={device}')
+    assert process.wait(60) == 1
+    log = process.log.read_text()
+    assert f'dar_camera: {device} gives no more images' in log and 'Traceback' not in log
 
 
 def test_the_simulated_room_depends_on_its_seed():

@@ -144,6 +144,14 @@ def test_engines_that_are_not_built_yet_are_no_failure(monkeypatch):
     assert found['backend'].cure == 'dar build-engine'
 
 
+def test_transports_that_the_user_chose_are_no_fault(monkeypatch):
+    """No profile is advised then: it would win over them without a word."""
+    monkeypatch.setenv(profile_variable(), '')
+    monkeypatch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
+    found = doctor_module._middleware('rmw_fastrtps_cpp')
+    assert found.level == doctor_module.NOTE and 'LARGE_DATA' in found.text and not found.cure
+
+
 @pytest.mark.parametrize('profile, level', [('', 'NOTE'), ('/some/profile.xml', 'WARN')])
 def test_no_profile_is_advised_that_would_open_what_the_user_closed(monkeypatch, profile, level):
     """Humble adds a profile's transport to what ROS_LOCALHOST_ONLY restricts."""

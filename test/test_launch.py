@@ -1,13 +1,10 @@
 """The launch file against the real launch system, where a ROS install has it."""
 
 import importlib.util
+import json
 import os
-import re
-import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -26,11 +23,9 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
+from launched import FILE, PATIENCE, Launched
 from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import GetParameters
-from rclpy.parameter import parameter_value_to_python
-from rclpy.qos import qos_profile_sensor_data
+from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image, PointCloud2
 
 try:
@@ -38,100 +33,14 @@ try:
 except (LookupError, OSError, PackageNotFoundError):
     pytest.skip('dar_ros is not in a sourced ROS 2 workspace', allow_module_level=True)
 
-FILE = ROOT / 'launch' / 'dar.launch.py'
-PATIENCE = 60.0
-# What `ros2 launch` does, for where there is no `ros2`.
-RUN = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-arguments = [tuple(text.split(':=', 1)) for text in sys.argv[2:]]
-source = PythonLaunchDescriptionSource(sys.argv[1])
-included = IncludeLaunchDescription(source, launch_arguments=arguments)
-service = LaunchService()
-service.include_launch_description(LaunchDescription([included]))
-sys.exit(service.run())
+FAKE_RVIZ = """#!{python}
+import json, os, sys, time
+files = [open(text).read() for text in sys.argv[1:] if os.path.isfile(text)]
+with open('{told}.new', 'w') as file:
+    json.dump(dict(environment=dict(os.environ), arguments=sys.argv, files=files), file)
+os.rename('{told}.new', '{told}')
+time.sleep(1e6)
 """
-
-
-class Launched:
-    """A running launch with its output, and a node of our own that looks at what it started."""
-
-    def __init__(self, log, arguments):
-        self.log = log
-        command = ['ros2', 'launch'] if shutil.which('ros2') else [sys.executable, '-c', RUN]
-        with log.open('w') as file:
-            self.process = subprocess.Popen(
-                [*command, str(FILE), *arguments],
-                env=dict(os.environ, PYTHONUNBUFFERED='1'),
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node('watcher', context=self.context)
-        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-
-    def wait(self, condition):
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, self.log.read_text()
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def receive(self, kind, topic):
-        """Return the first message on a topic."""
-        received = []
-        subscription = self.node.create_subscription(
-            kind, topic, received.append, qos_profile_sensor_data
-        )
-        self.wait(lambda: received)
-        self.node.destroy_subscription(subscription)
-        return received[0]
-
-    def call(self, kind, name, **request):
-        """Ask a service, again where an answer got lost: the server may know our reader late."""
-        client = self.node.create_client(kind, name)
-        self.wait(client.service_is_ready)
-        futures, asked = [], 0.0
-
-        def answered():
-            nonlocal asked
-            if time.monotonic() - asked > 5.0:
-                futures.append(client.call_async(kind.Request(**request)))
-                asked = time.monotonic()
-            return any(future.done() for future in futures)
-
-        self.wait(answered)
-        return next(future.result() for future in futures if future.done())
-
-    def state(self, node='/dar'):
-        return self.call(GetState, f'{node}/get_state').current_state.id
-
-    def parameters(self, *names, node='/dar'):
-        values = self.call(GetParameters, f'{node}/get_parameters', names=names).values
-        return [parameter_value_to_python(value) for value in values]
-
-    def pids(self, name):
-        """Process ids of an executable, in the order of their starts."""
-        found = re.findall(rf'{name}-\d+\]: process started with pid \[(\d+)\]', self.text())
-        return [int(pid) for pid in found]
-
-    def text(self):
-        return self.log.read_text()
-
-    def interrupt(self):
-        """Ctrl-C; returns the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(PATIENCE)
-
-    def close(self):
-        if self.process.poll() is None:
-            self.interrupt()
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
 
 @pytest.fixture
@@ -174,6 +83,7 @@ def test_every_argument_is_described():
         'image_transport',
         'rviz',
         'camera',
+        'use_sim_time',
         'use_respawn',
         'log_level',
     } <= set(declared)
@@ -301,6 +211,23 @@ def test_a_killed_node_comes_back(start):
     assert launched.interrupt() == 0
 
 
+def test_a_device_that_was_unplugged_comes_back(start, tmp_path):
+    """A film of /dev in its place."""
+    from test_camera import write_video
+
+    device = Path('/dev/shm', f'{tmp_path.name}.{os.getpid()}.avi')
+    if not device.parent.is_dir():
+        pytest.skip('no /dev/shm to stand for a device')
+    try:
+        write_video(device, 8, 3)
+        launched = start(f'camera:={device}', 'use_respawn:=true')
+        launched.wait(lambda: len(launched.pids('dar_camera')) == 2)
+        assert 'gives no more images' in launched.text()
+        assert len(launched.pids('dar_node')) == 1
+    finally:
+        device.unlink(missing_ok=True)
+
+
 def test_a_bag_keeps_its_stamps(start, tmp_path):
     pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
     from test_bags import drive, image, write_bag
@@ -312,23 +239,66 @@ def test_a_bag_keeps_its_stamps(start, tmp_path):
     assert (depth.header.stamp.sec, depth.header.frame_id) == (5, 'lens')
 
 
-def test_processes_find_the_profile(start, monkeypatch):
-    """Fast DDS reads the shipped profile, unless the user has set one."""
-    from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, profile_variable
+@pytest.fixture
+def rviz(tmp_path, monkeypatch):
+    """Return the file in which a program in the place of RViz, which needs a display, tells."""
+    told, prefix = tmp_path / 'rviz.json', tmp_path / 'prefix'
+    index = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    program = prefix / 'lib' / 'rviz2' / 'rviz2'
+    for folder in (index, program.parent):
+        folder.mkdir(parents=True)
+    (index / 'rviz2').touch()
+    program.write_text(FAKE_RVIZ.format(python=sys.executable, told=str(told)))
+    program.chmod(0o755)
+    monkeypatch.setenv(
+        'AMENT_PREFIX_PATH', os.pathsep.join([str(prefix), os.environ['AMENT_PREFIX_PATH']])
+    )
+    return told
+
+
+def test_rviz_alone_is_given_the_profile(start, rviz, monkeypatch):
+    """Not the nodes, which find it themselves, nor what an including file starts later."""
+    from test_qos import segment_bytes
+
+    from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, lacking_room, profile_variable
+
+    mine, shipped = (str(folder / 'config' / 'fastdds.xml') for folder in (ROOT, SHARE))
+
+    def chosen(environment):
+        return {name: value for name, value in environment.items() if name in (OLD_NAME, NEW_NAME)}
 
     def variables():
-        launched = start('camera:=none')
-        launched.wait(lambda: launched.pids('dar_node'))
-        environment = Path(f'/proc/{launched.pids("dar_node")[0]}/environ').read_bytes()
-        pairs = [entry.decode().partition('=') for entry in environment.split(b'\0')]
-        return {name: value for name, _, value in pairs if name in (OLD_NAME, NEW_NAME)}
+        """Of dar_node and of RViz, as they were started."""
+        rviz.unlink(missing_ok=True)
+        launched = start('rviz:=true')
+        launched.wait(lambda: 'dar_tiny on' in launched.text() and rviz.exists())
+        (pid,) = launched.pids('dar_node')
+        pairs = Path(f'/proc/{pid}/environ').read_bytes().decode().split('\0')
+        found = chosen(dict(pair.partition('=')[::2] for pair in pairs))
+        return pid, found, chosen(json.loads(rviz.read_text())['environment'])
 
-    mine = str(ROOT / 'config' / 'fastdds.xml')
     monkeypatch.delenv(NEW_NAME, raising=False)
     monkeypatch.setenv(OLD_NAME, mine)
-    assert variables() == {OLD_NAME: mine}
+    assert variables()[1:] == ({OLD_NAME: mine}, {OLD_NAME: mine})
     monkeypatch.delenv(OLD_NAME)
-    assert variables() == {profile_variable(): str(SHARE / 'config' / 'fastdds.xml')}
+    reason = lacking_room(shipped, processes=3)
+    if reason:
+        pytest.skip(reason)
+    pid, *found = variables()
+    assert found == [{}, {profile_variable(): shipped}]
+    if rclpy.get_rmw_implementation_identifier() == 'rmw_fastrtps_cpp':
+        assert segment_bytes(pid) >= 64 * 2**20
+
+
+def test_simulated_time_is_for_all_nodes(start, rviz, tmp_path):
+    cv2.imwrite(str(tmp_path / 'picture.png'), np.full((48, 64, 3), 90, np.uint8))
+    launched = start('rviz:=true', f'camera:={tmp_path}', 'use_sim_time:=true')
+    for node in ('/dar', '/dar_camera'):
+        assert launched.parameters('use_sim_time', node=node) == [True]
+    launched.wait(rviz.exists)
+    told = json.loads(rviz.read_text())
+    given = ' '.join([*told['arguments'], *told['files']]).replace(':=', ': ')
+    assert 'use_sim_time: true' in given
 
 
 @pytest.mark.parametrize(

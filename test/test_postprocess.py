@@ -143,6 +143,37 @@ def test_flying_pixels_are_found_in_every_direction(row):
         assert np.array_equal(found, np.rot90(expected, turns))
 
 
+@pytest.mark.parametrize('turns', range(4))  # a floor, walls along which one looks, a ceiling
+def test_a_plane_at_a_grazing_angle_is_not_flying(turns):
+    """A floor 0.1 m below a small image's camera: a row of it is 5 % farther from 1.2 m on."""
+    below = np.arange(240, dtype=np.float32)[:, None] - 119.5
+    floor = np.where(below > 0, 0.1 * 228 / np.maximum(below, 1), np.inf) * np.ones((1, 320))
+    floor = np.rot90(floor.astype(np.float32), turns)
+    flying = flying_pixels(floor, 0.05)
+    assert not flying[floor < 5].any()
+    assert flying[floor > 5].any()  # beside the sky no plane can be told: only some rows
+    # A box on it, and pixels between it and the floor behind: they fly all the same.
+    box = np.rot90(floor, -turns).copy()
+    box[100:165, 100:140] = 0.5
+    box[140:165, [99, 140]] = (box[140:165, [98, 141]] + 0.5) / 2
+    flying = np.rot90(flying_pixels(np.rot90(box, turns), 0.05), -turns)
+    between = np.abs(box[140:165, 98] / 0.5 - 1) > 0.12
+    assert between.sum() > 10 and flying[140:165, [99, 140]][between].all()
+
+
+@pytest.mark.parametrize('wide', range(1, 6))
+@pytest.mark.parametrize('far', [1.5, 3.0, 12.0])
+def test_a_wide_edge_flies_whatever_its_slope(wide, far):
+    """Linear in Z or in 1/Z: a network's edges are soft."""
+    part = np.clip((np.arange(40) - 19) / (wide + 1), 0, 1)
+    for depth in (1 + (far - 1) * part, 1 / (1 + (1 / far - 1) * part)):
+        depth = np.tile(depth.astype(np.float32), (9, 1))
+        step = np.abs(np.diff(depth[0]))
+        expected = np.zeros(40, bool)
+        expected[1:-1] = np.minimum(step[1:], step[:-1]) > 0.05 * depth[0, 1:-1]
+        assert (flying_pixels(depth, 0.05) == expected).all()
+
+
 FINER = ResizeSpec.fit((480, 640), (48, 64))
 
 

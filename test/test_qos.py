@@ -18,7 +18,13 @@ from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
 
 from dar_ros.ros import middleware, qos
-from dar_ros.ros.middleware import NEW_NAME, OLD_NAME, profile_environment, shipped_profile
+from dar_ros.ros.middleware import (
+    NEW_NAME,
+    OLD_NAME,
+    TRANSPORTS,
+    profile_environment,
+    shipped_profile,
+)
 from dar_ros.ros.outputs import TOPICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,6 +147,22 @@ def test_a_profile_that_the_user_set_stays():
         assert profile_environment('x.xml', {name: 'mine.xml'}) == {}
 
 
+def test_transports_and_middleware_that_the_user_chose_stay(monkeypatch, capsys):
+    """Fast DDS takes a profile before FASTDDS_BUILTIN_TRANSPORTS, without a word."""
+    assert profile_environment('x.xml', {TRANSPORTS: '', 'RMW_IMPLEMENTATION': ''})
+    assert profile_environment('x.xml', {'RMW_IMPLEMENTATION': 'rmw_fastrtps_dynamic_cpp'})
+    monkeypatch.setattr(middleware, 'lacking_room', lambda profile: 'no room')
+    for name, value in ((TRANSPORTS, 'UDPv4'), ('RMW_IMPLEMENTATION', 'rmw_cyclonedds_cpp')):
+        with monkeypatch.context() as patch:
+            for each in (OLD_NAME, NEW_NAME, TRANSPORTS, 'RMW_IMPLEMENTATION'):
+                patch.setenv(each, '')
+            patch.setenv(name, value)
+            assert profile_environment('x.xml') == {}
+            middleware.use_profile()
+            assert not os.environ[OLD_NAME] and not os.environ[NEW_NAME]
+            assert capsys.readouterr().err == ''
+
+
 def test_a_profile_does_not_undo_what_keeps_humble_at_home():
     alone = {'ROS_DISTRO': 'humble', 'ROS_LOCALHOST_ONLY': '1'}
     assert profile_environment('x.xml', alone) == {}
@@ -173,8 +195,12 @@ def segment_bytes(pid):
     return max((os.stat(file).st_size for file in files if os.path.exists(file)), default=0)
 
 
-def test_a_node_started_by_hand_reads_the_shipped_profile(start_process, monkeypatch):
-    """Not only those that the launch file starts: who sends decides what gets lost."""
+@pytest.mark.parametrize('transports', ['', 'UDPv4'])
+def test_a_node_started_by_hand_reads_the_shipped_profile(start_process, monkeypatch, transports):
+    """
+    Not only those that the launch file starts: who sends decides what gets lost. Unless the user
+    wants no shared memory.
+    """
     if not Path('/proc/self/maps').exists() or not Path('/dev/shm').is_dir():
         pytest.skip('no /proc and /dev/shm to look into')
     if rclpy.get_rmw_implementation_identifier() != 'rmw_fastrtps_cpp':
@@ -184,12 +210,14 @@ def test_a_node_started_by_hand_reads_the_shipped_profile(start_process, monkeyp
         pytest.skip(reason)
     for name in (OLD_NAME, NEW_NAME):
         monkeypatch.delenv(name, raising=False)
+    if transports:
+        monkeypatch.setenv(TRANSPORTS, transports)
     process = start_process('dar_ros.ros.node')
     deadline = time.monotonic() + 60
     while 'dar_tiny on' not in process.log.read_text():  # alone: a peer's segment is mapped too
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert segment_bytes(process.pid) >= 64 * 2**20
+    assert (segment_bytes(process.pid) >= 64 * 2**20) == (not transports)
 
 
 def test_delivery_is_measured(ros_environment):

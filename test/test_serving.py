@@ -103,6 +103,21 @@ def test_the_next_backend_follows_the_second_failure(world, pipeline):
     assert np.isfinite(served(IMAGE).depth).any()
 
 
+def test_a_better_backend_that_is_refused_is_noted_where_there_is_a_driver(
+    world, pipeline, monkeypatch
+):
+    """Without one nobody expects it; nor does who asks for the backend that serves."""
+    world.missing = {'fast'}
+    assert world.serve(pipeline).note == ''
+    monkeypatch.setattr(serving.cuda, 'has_driver', lambda: True)
+    served = world.serve(pipeline)
+    assert served.note.startswith('slow serves, because no better backend does: fast is missing')
+    assert 'set backend to slow' in served.note
+    assert world.serve(pipeline, backend='slow').note == ''
+    world.missing = set()
+    assert world.serve(pipeline).note == ''
+
+
 def test_a_backend_that_does_not_open_again_is_followed_at_once(world, pipeline):
     served = world.serve(pipeline)
     world.broken['fast'], world.missing = BackendError('fast: gone'), {'fast'}
@@ -146,6 +161,30 @@ def test_when_all_fail_it_tries_on_but_not_at_every_frame(world, pipeline):
     assert 'fast was opened again' in served.recover('no')
     assert served.backend == 'fast' and served.note == '' and world.alive() == ['fast']
     assert np.isfinite(served(IMAGE).depth).any()
+
+
+def test_a_reopening_that_is_interrupted_may_be_tried_again(world, pipeline):
+    """By a deactivation, while an engine is built: the backend was not to blame."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    loads, served = world.load, world.serve(pipeline)
+    world.broken['fast'] = BackendError('fast: hiccup')
+    for _ in range(2):
+        backends._open = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            lose_a_frame(served)
+    with pytest.raises(BackendError, match='fast: hiccup'):  # not that it is closed
+        served(IMAGE)
+    backends._open = loads
+    assert lose_a_frame(served) == 'fast was opened again'
+    backends._open = interrupt  # now of the next backend
+    with pytest.raises(KeyboardInterrupt):
+        lose_a_frame(served)
+    backends._open = loads
+    told = lose_a_frame(served)
+    assert 'slow serves instead of fast' in told and 'cleanup and configure' in told
 
 
 def test_when_nothing_opens_frames_are_lost_until_something_does(world, pipeline):

@@ -35,7 +35,7 @@ def test_fp16_that_computes_wrongly_falls_to_fp32(gpu, bundle):
     fake_tensorrt.spoil = fake_tensorrt.nan_in_half
     backend = open_backend(bundle)
     assert (backend.name, backend.precision) == ('tensorrt', 'fp32')
-    assert len(backend.notes) == 1
+    assert len(backend.notes) == 1 and not backend.refused
     assert backend.notes[0].startswith(
         'tensorrt in fp16 fails its self-test: step 1 is right on 0.0%'
     )
@@ -59,6 +59,7 @@ def test_tensorrt_that_computes_wrongly_falls_to_the_next_backend(gpu, bundle, m
         'tensorrt in fp32 fails its self-test',
         'torch needs dar_ros.backends.torch_backend, which is not installed; see docs/tensorrt.md',
     ]
+    assert backend.refused == backend.notes[:3]
     assert not gpu.memory  # both were closed
     with pytest.raises(BackendError, match='in fp16 fails.*in fp32 fails'):
         open_backend(bundle, 'tensorrt')

@@ -16,27 +16,27 @@ def open_backend(bundle, backend='auto', precision='auto', threads=None, progres
 
     `threads`: CPU threads, None for all cores. `progress`: called with a line of text now and then
     while an engine is built. What was passed over on the way, and why, is in the backend's
-    `notes`. `skip`: names that `auto` leaves out.
+    `notes`, that of better backends in `refused`, too. `skip`: names that `auto` leaves out.
     """
     if backend not in ('auto', *BACKENDS):
         raise BackendError(f'no backend {backend!r}; there are auto, {", ".join(BACKENDS)}')
-    failures = []
+    failures = {}  # reason -> name of the backend
     for name in [b for b in BACKENDS if b not in skip] if backend == 'auto' else (backend,):
         if backend == 'auto' and name == 'torch':
             if not _has_gpu():
                 continue  # on a CPU onnxruntime is faster, and torch takes seconds to import
             if _torch_has_no_cuda():
-                failures.append('torch: this build of it has no CUDA')
+                failures['torch: this build of it has no CUDA'] = name
                 continue
         for options in _candidates(name, precision, threads, progress):
             try:
                 loaded = _open(name, bundle, options)
             except BackendError as error:
                 reason = str(error) if name in str(error) else f'{name}: {error}'
-                if reason not in failures:
-                    failures.append(reason)
+                failures[reason] = name
                 continue
             loaded.notes = (*failures, *loaded.notes)
+            loaded.refused = tuple(why for why, other in failures.items() if other != name)
             return loaded
     raise BackendError('; '.join(failures) or 'no backend is left')
 

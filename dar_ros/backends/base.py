@@ -40,10 +40,10 @@ class Backend(ABC):
     Order: start, step (1..K times), finish (after any step), start, ...
 
     `precision` is what it computes in; `notes` are lines for people: what was passed over, and
-    why.
+    why; `refused` those of them that are of better backends.
     """
 
-    name, precision, notes = '', 'fp32', ()
+    name, precision, notes, refused = '', 'fp32', (), ()
 
     def __init__(self, bundle):
         self.bundle = bundle

@@ -26,6 +26,15 @@ class Gpu:
     multiprocessors: int = 0  # what tells an Orin from an Orin NX or Nano
 
 
+def has_driver():
+    """Whether an NVIDIA driver is installed, whatever it finds."""
+    try:
+        ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return False
+    return True
+
+
 def find_gpu():
     """Return the first GPU; BackendError if there is none, or no driver. Takes milliseconds."""
     try:

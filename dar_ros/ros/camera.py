@@ -28,7 +28,10 @@ THROTTLE = 5.0  # seconds between two log lines of one kind
 
 
 class CameraNode(Node):
-    """Publishes image, image/compressed and camera_info; shuts down when the source ends."""
+    """
+    Publishes image, image/compressed and camera_info; shuts down when the source ends, with an
+    error if that is a device.
+    """
 
     def __init__(self):
         super().__init__('dar_camera')

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 SHARED_MEMORY = Path('/dev/shm')
 SHARED_MEMORY_CURE = 'give the container more: docker run --shm-size=1g (or --ipc=host)'
 OLD_NAME, NEW_NAME = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+TRANSPORTS = 'FASTDDS_BUILTIN_TRANSPORTS'  # what a profile silently wins over
 
 
 def profile_variable(environment=os.environ):
@@ -18,18 +19,22 @@ def profile_variable(environment=os.environ):
 
 def profile_environment(profile, environment=os.environ):
     """
-    Return {variable: profile} to set, or {} where the user has set a profile of either name.
+    Return {variable: profile} to set, or {} where the user has chosen a profile or transports.
 
     Nor where it would listen on every interface. Nor where its segment does not fit: Fast DDS
-    would fail, and not fall back to less.
+    would fail, and not fall back to less. Nor for another middleware, which does not read it.
     """
-    if profile_listens_everywhere(environment):
-        return {}
-    if environment.get(OLD_NAME) or environment.get(NEW_NAME):
+    if profile_listens_everywhere(environment) or not _is_ours_to_choose(environment):
         return {}
     if lacking_room(profile):
         return {}
     return {profile_variable(environment): str(profile)}
+
+
+def _is_ours_to_choose(environment):
+    rmw = environment.get('RMW_IMPLEMENTATION') or 'rmw_fastrtps_cpp'
+    chosen = any(environment.get(name) for name in (OLD_NAME, NEW_NAME, TRANSPORTS))
+    return rmw.startswith('rmw_fastrtps') and not chosen
 
 
 def profile_listens_everywhere(environment=os.environ):
@@ -85,7 +90,7 @@ def use_profile():
         return
     chosen = profile_environment(profile)
     os.environ.update(chosen)
-    if not chosen and not (os.environ.get(OLD_NAME) or os.environ.get(NEW_NAME)):
+    if not chosen and _is_ours_to_choose(os.environ):
         reason = lacking_room(profile)
         if reason:
             print(f'{reason}: images will get lost; {SHARED_MEMORY_CURE}', file=sys.stderr)

@@ -24,7 +24,7 @@ from dar_ros.ros.compressed import compressed_to_rgb
 from dar_ros.ros.conversions import image_to_rgb, intrinsics_from_info, is_rectified, shape_warning
 from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.memory import keep_freed_memory
-from dar_ros.ros.outputs import Outputs
+from dar_ros.ros.outputs import OF_CALIBRATED, Outputs
 from dar_ros.ros.pairing import CameraInfos
 from dar_ros.ros.process import run_node
 from dar_ros.ros.qos import sensor_data
@@ -47,7 +47,8 @@ class DarNode(LifecycleNode):
         # First what destroy_node needs: a bad parameter leads straight there.
         self.serving, self.outputs, self.health = None, None, Health()
         self._worker, self._subscriptions_made, self._timer = None, [], None
-        self._slot, self._wake, self._stopping = None, threading.Condition(), False
+        self._slot, self._wake = None, threading.Condition()
+        self._stopping = self._busy = False  # whether the thread is told to end; is at a frame
         self._infos, self._info_awaited = CameraInfos(), None
         self.values = parameters.declare(self)
         parameters.check(self.values)
@@ -71,7 +72,10 @@ class DarNode(LifecycleNode):
                 progress=self._progress,
             )
             for note in self.serving.notes:
-                self.get_logger().info(note)
+                if self.serving.note:  # two calls: each has one severity for good
+                    self.get_logger().warning(note)
+                else:
+                    self.get_logger().info(note)
             parameters.check(self.values, self.serving.bundle)
             self.outputs = Outputs(self)
         except Exception as error:  # DarError, or what nobody thought of
@@ -90,7 +94,8 @@ class DarNode(LifecycleNode):
 
     def on_activate(self, state):
         """Subscribe and start inferring; FAILURE with one line if that is not possible."""
-        self._info_awaited, self._stopping, self.health = None, False, Health()
+        self._info_awaited, self.health = None, Health()
+        self._stopping = self._busy = False
         try:
             self._subscribe()
         except Exception as error:  # a quality of service that does not exist, say
@@ -134,7 +139,8 @@ class DarNode(LifecycleNode):
 
     def on_shutdown(self, state):
         """Release everything, from any state; but not a backend that is still at work."""
-        if self._stop_working():
+        self._stop_listening()
+        if self._stop_working(for_good=True):
             self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -147,26 +153,36 @@ class DarNode(LifecycleNode):
         """Fall back to unconfigured."""
         return self.on_shutdown(state)
 
-    def _stop_working(self):
-        """Whether the inference thread has ended, as it was told to."""
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
-        self._subscriptions_made = []
+    def _stop_working(self, for_good=False):
+        """
+        Whether the inference thread has ended, as it was told to. If not, all stays as it was and
+        the node serves on once the backend returns, unless it is to end `for_good`.
+        """
         if self._worker:
             with self._wake:
                 self._stopping = True
                 self._wake.notify()
             self._worker.join(STOP_PATIENCE)
-            if self._worker.is_alive():
+            with self._wake:  # where the thread looks, too: it ends, or it goes on
+                hangs = self._busy and self._worker.is_alive()
+                self._stopping = for_good or not hangs
+            if hangs:
                 message = f'{self.serving.backend} has not returned for {STOP_PATIENCE:g} s'
                 if rclpy.ok(context=self.context):
                     self.get_logger().error(f'{message}; deactivate again, or end the process')
                 else:  # whose log is closed
                     print(f'{message}; the process ends without it', file=sys.stderr, flush=True)
                 return False
+            self._worker.join()
+        self._stop_listening()
         self._worker, self._slot, self._stopping = None, None, False
         self._infos.clear()
         return True
+
+    def _stop_listening(self):
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self._subscriptions_made = []
 
     def _progress(self, text):
         """Log a line about a build of minutes; end it where the node or the process is to end."""
@@ -210,9 +226,11 @@ class DarNode(LifecycleNode):
     def _work(self):
         while True:
             with self._wake:
+                self._busy = False
                 self._wake.wait_for(lambda: self._slot is not None or self._stopping)
                 if self._stopping:
                     return
+                self._busy = True
                 msg, self._slot = self._slot, None
             failed = ''
             try:
@@ -222,15 +240,19 @@ class DarNode(LifecycleNode):
             except Exception as error:  # the node outlives any frame
                 if not rclpy.ok(context=self.context):
                     return
-                self._lost(first_line(error), self.health.refuse)
+                reason = first_line(error)
+                self.health.refuse(reason)
+                self.get_logger().error(f'frame lost: {reason}', throttle_duration_sec=THROTTLE)
             if failed:
-                self._lost(failed, self.health.fail)
+                self.health.fail(failed)
+                # A line of its own: throttled together, bad frames would hide a failing GPU.
+                self.get_logger().error(f'frame lost: {failed}', throttle_duration_sec=THROTTLE)
                 # Not while the exception is handled: its traceback keeps what failed alive, and
                 # with it the memory that opening anew needs.
                 try:
                     done = self.serving.recover(failed)
-                except KeyboardInterrupt:  # of _progress
-                    return
+                except KeyboardInterrupt:  # of _progress; if it is still to end, it does so above
+                    continue
                 if done:
                     self.get_logger().warning(done)
 
@@ -252,6 +274,11 @@ class DarNode(LifecycleNode):
             None if info is None else intrinsics_from_info(info, size, self._arrives_rectified)
         )
         warnings = self._camera_warnings(info, paired, intrinsics, size)
+        if intrinsics is None:
+            wanted -= OF_CALIBRATED
+            if not wanted:  # the network would run for nothing; why is told as ever
+                self._count(0, {'decode': time.perf_counter() - began}, began, warnings)
+                return
         unseen = None
         if intrinsics is not None and self._rectify:
             image, unseen = self._rectify(image, info, intrinsics)
@@ -268,15 +295,13 @@ class DarNode(LifecycleNode):
         self.outputs.publish(
             wanted, frame, image, msg.header, info, rectified, values, depth_range
         )
-        now = time.perf_counter()
-        self.serving.record_publish(now - before)
-        timings = {
-            'decode': decoded - began,
-            **frame.timings,
-            'publish': now - before,
-            'total': now - began,
-        }
-        self.health.frame(frame.steps, timings, warnings)
+        took = time.perf_counter() - before
+        self.serving.record_publish(took)
+        timings = {'decode': decoded - began, **frame.timings, 'publish': took}
+        self._count(frame.steps, timings, began, warnings)
+
+    def _count(self, steps, timings, began, warnings):
+        self.health.frame(steps, {**timings, 'total': time.perf_counter() - began}, warnings)
         if warnings:
             self.get_logger().warning('; '.join(warnings), throttle_duration_sec=THROTTLE)
 
@@ -311,10 +336,6 @@ class DarNode(LifecycleNode):
             time.monotonic() - self._info_awaited < INFO_PATIENCE
             and self.count_publishers(self.resolve_topic_name('camera_info')) > 0
         )
-
-    def _lost(self, reason, count):
-        count(reason)
-        self.get_logger().error(f'frame lost: {reason}', throttle_duration_sec=THROTTLE)
 
     def _publish_diagnostics(self):
         status = self.health.status(

@@ -15,6 +15,7 @@ TOPICS = {
     'depth/points': PointCloud2,
     'depth/color': Image,
 }
+OF_CALIBRATED = {'depth/points'}  # those that there are with intrinsics only
 DIAGNOSTICS = {'/diagnostics': (DiagnosticArray, 10)}
 
 

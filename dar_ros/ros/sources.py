@@ -60,7 +60,10 @@ def folder_shots(path, loop):
 
 
 def video_shots(source, loop):
-    """Yield the frames of a video file at its own pace, or of a /dev/videoN as they come."""
+    """
+    Yield the frames of a video file at its own pace, or of a /dev/videoN as they come; UsageError
+    for a device that gives none any more.
+    """
     live = source.startswith('/dev/')
     while True:
         capture = cv2.VideoCapture(source)
@@ -80,7 +83,9 @@ def video_shots(source, loop):
         capture.release()
         if count == 0:
             raise UsageError(f'{source}: no video can be read from there')
-        if live or not loop:
+        if live:  # no end of a film: the robot is blind, and whoever started this should know
+            raise UsageError(f'{source} gives no more images; plug it in, and start again')
+        if not loop:
             return
 
 
