@@ -17,10 +17,11 @@ import numpy as np
 
 from dar_ros.benchmark import Part
 from dar_ros.benchmark.listener import HEARD
-from dar_ros.benchmark.processes import isolate, started
+from dar_ros.benchmark.processes import started
 from dar_ros.benchmark.stages import VIEWS
 from dar_ros.benchmark.timing import WARM_UPS, copy_seconds, p50, p50_p95
 from dar_ros.geometry import Intrinsics
+from dar_ros.ros.middleware import isolate
 
 DISCOVERY_PATIENCE = 20.0  # seconds
 PAUSE = 0.03  # seconds between two frames: the listener takes the last before the next

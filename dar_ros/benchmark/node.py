@@ -12,9 +12,10 @@ import numpy as np
 
 from dar_ros.benchmark import Part
 from dar_ros.benchmark.listener import HEARD
-from dar_ros.benchmark.processes import isolate, started
+from dar_ros.benchmark.processes import started
 from dar_ros.benchmark.stages import VIEWS
 from dar_ros.benchmark.timing import cpu_seconds, resident_mb
+from dar_ros.ros.middleware import isolate
 
 RATE = 30.0  # Hz
 STARTS = 3

@@ -1,26 +1,14 @@
 """Processes of the benchmark: an isolated ROS domain, and what runs in it."""
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from dar_ros.ros.middleware import profile_variable
-
 ROOT = Path(__file__).resolve().parents[2]
 STOP_PATIENCE = 15.0  # seconds
 PATIENCE = 1800  # seconds for a part: an engine may have to be built first
-
-
-def isolate():
-    """Keep the topics on this machine, and give Fast DDS a segment that holds images."""
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(100 + os.getpid() % 100))
-    profile = ROOT / 'config' / 'fastdds.xml'
-    if profile.exists():
-        os.environ.setdefault(profile_variable(), str(profile))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from dar_ros.cures import pip_install
-from dar_ros.ros.middleware import profile_listens_everywhere, profile_variable
+from dar_ros.ros.middleware import isolate
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED = 1
@@ -55,14 +55,6 @@ def main():
     failed = [line for line in lines if line is None]
     print('\n'.join(line for line in lines if line))
     return FAILED if failed or not lines else 0
-
-
-def isolate():
-    """Keep the demo's topics on this machine, and give Fast DDS a segment that holds images."""
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')  # not read by Humble
-    os.environ.setdefault('ROS_DOMAIN_ID', str(100 + os.getpid() % 100))
-    if not profile_listens_everywhere():
-        os.environ.setdefault(profile_variable(), str(ROOT / 'config' / 'fastdds.xml'))
 
 
 def real_camera(folder):

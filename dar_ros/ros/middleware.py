@@ -83,6 +83,13 @@ def shipped_profile():
     return next((c / name for c in candidates if (c / name).is_file()), candidates[0] / name)
 
 
+def isolate():
+    """Keep this process's topics, and its children's, on this machine; and use_profile()."""
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')  # not read by Humble
+    os.environ.setdefault('ROS_DOMAIN_ID', str(100 + os.getpid() % 100))
+    use_profile()
+
+
 def use_profile():
     """Let this process send through the shipped profile; call it before rclpy.init."""
     profile = shipped_profile()

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dar_ros.ros.demo import isolate, start
+from dar_ros.ros.demo import start
+from dar_ros.ros.middleware import isolate
 
 WARM_UP = 60.0  # seconds, or a quarter of a shorter run
 TOPICS = ('depth/image', 'depth/points', 'depth/camera_info')
