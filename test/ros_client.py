@@ -42,6 +42,7 @@ class Client:
         self.images = self.node.create_publisher(Image, 'image', 10)
         self.infos = self.node.create_publisher(CameraInfo, 'camera_info', 10)
         self.received, self.diagnostics, self.second = {}, [], 0
+        self._before_send = 0  # statuses that came before the last image was sent
         for topic, kind in topics.items():
             self.listen(topic, kind)
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
@@ -79,9 +80,11 @@ class Client:
         return status.level, status.message, {v.key: v.value for v in status.values}
 
     def sees(self, level, word, patience=PATIENCE):
-        """Whether diagnostics come to say `word` at a level."""
+        """Whether diagnostics come to say `word` at a level, after the last `send`."""
 
         def said():
+            if len(self.diagnostics) <= self._before_send:
+                return False  # else a node that serves nothing more is taken for one that does
             found, message, _ = self.status()
             return found == level and word in message
 
@@ -115,6 +118,7 @@ class Client:
             }
             self.infos.publish(CameraInfo(**fields))
             self.spin_until(lambda: False, 0.1)  # the info first, so that the pair is complete
+        self._before_send = len(self.diagnostics)
         self.images.publish(msg)
         return stamp
 
