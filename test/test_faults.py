@@ -271,9 +271,11 @@ def test_500_parameter_changes_under_load(node, client, rgb):
                 depth_max=5.0 + i % 7,
             )
             assert result.successful, result.reason
+            client.spin_until(lambda: False, 0.02)  # so that frames fall between the changes
             if i % 50 == 0:
                 assert not client.set(num_steps=2, depth_max=-1.0).successful
         assert serves(client, 3)
+    assert {msg.encoding for msg in client.received['depth/image'].values()} == encodings.keys()
     for msg in client.received['depth/image'].values():
         assert msg.step == SIZE[1] * encodings[msg.encoding]
         assert len(msg.data) == msg.step * SIZE[0]
