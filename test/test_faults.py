@@ -326,16 +326,17 @@ def test_cycles_of_the_lifecycle_leak_nothing(start_process, client, rgb, leak):
 
 
 def test_a_transition_that_cannot_be_made_fails_with_one_line(start_process, client):
-    """And the node can be brought on by whoever sets it right."""
-    process = start_process(
-        NODE, '-p', 'autostart:=false', '-p', 'qos_overrides./image.subscription.depth:=many'
+    """And the node can be brought on by whoever sets it right: nothing half made is left."""
+    process = start_process(  # camera_info: image is subscribed before it
+        NODE, '-p', 'autostart:=false', '-p', 'qos_overrides./camera_info.subscription.depth:=many'
     )
     assert client.transition(Transition.TRANSITION_CONFIGURE)
     for _ in range(2):
         assert not client.transition(Transition.TRANSITION_ACTIVATE)
     log = process.log.read_text()
     assert log.count('[ERROR]') == 2 and 'Traceback' not in log
-    assert client.node.count_subscribers('camera_info') == 0
+    client.spin_until(lambda: False, 1.0)  # until a subscription that was left would be known
+    assert client.spin_until(lambda: client.node.count_subscribers('image') == 0, 5)
     assert client.transition(Transition.TRANSITION_CLEANUP)
 
 
