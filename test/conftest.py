@@ -84,14 +84,21 @@ def free_domain():
     before, where processes that were killed are still counted.
     """
     for domain in random.sample(range(1, 100), 99):
-        with open(Path(tempfile.gettempdir(), f'dar_ros_test_domain_{domain}'), 'a') as file:
+        path = Path(tempfile.gettempdir(), f'dar_ros_test_domain_{domain}')
+        try:
+            if not path.exists():
+                path.touch()
+            file = path.open()  # not to write: it may be another user's
+        except OSError:
+            continue
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError:
                 continue
             yield domain
             return
-    raise RuntimeError('99 test sessions at once')
+    raise RuntimeError(f'99 test sessions at once, or files in {path.parent} that cannot be read')
 
 
 @pytest.fixture
