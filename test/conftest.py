@@ -102,6 +102,20 @@ def free_domain():
 
 
 @pytest.fixture
+def furniture():
+    """Skip by name where the simulator cannot furnish its scenes."""
+    import importlib.util
+
+    from dar_ros.simulation.meshes import FOLDER
+
+    for module in ('mujoco', 'trimesh'):  # not imported: torch dies after Mesa's libraries
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f'{module} is not installed (extra: sim)')
+    if not any(FOLDER.glob('*.sh3f')):
+        pytest.skip('no furniture is installed (apt-get install sweethome3d-furniture)')
+
+
+@pytest.fixture
 def start_process(ros_environment, tmp_path):
     """
     Start `python -m MODULE --ros-args ...`, or a script by its path; output goes to a file; what

@@ -206,8 +206,8 @@ def test_predict_writes_depth_picture_and_cloud(tmp_path, bundle, pipeline):
     assert np.array_equal(vertices['rgb'], rgb[rows, columns])
 
 
+@pytest.mark.usefixtures('furniture')
 def test_simulate_then_evaluate(tmp_path):
-    need('mujoco', 'sim')
     dar(
         'simulate',
         '--split',
