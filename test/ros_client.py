@@ -138,14 +138,14 @@ class Client:
                 return True
         return False
 
-    def ask(self, rgb, topics=('depth/image',), attempts=20, **options):
+    def ask(self, rgb, topics=('depth/image',), attempts=20, cloud=True, **options):
         """
         Send until every topic has answered that stamp; returns the messages.
 
         With camera_info, frames that were served before the first one had come do not count: they
-        have no cloud.
+        have no cloud. `cloud=False` for a camera_info that gives none.
         """
-        awaited = {*topics, 'depth/points'} if options.get('info', True) else {*topics}
+        awaited = {*topics, 'depth/points'} if cloud and options.get('info', True) else {*topics}
         awaited &= self.received.keys()
         for _ in range(attempts):
             stamp = self.send(rgb, **options)
