@@ -289,6 +289,13 @@ def test_a_sheet_shows_every_frame_over_its_depth(tmp_path, capsys):
         write_sheet([], 3, tmp_path / 'sheet.png')
 
 
+def test_the_command_lays_out_a_sheet(simulated, capsys):
+    out = str(simulated / 'sheet.png')
+    assert main(['sheet', str(simulated), '--frames', '2', '--out', out]) == 0
+    assert capsys.readouterr().out == f'2 frames in {out}\n'
+    assert cv2.imread(out).shape == (360, 480, 3)
+
+
 def test_a_sheet_shows_the_depth_of_a_model_below(pipeline):
     frame = StoredFrame(
         np.full((60, 80, 3), 128, np.uint8),
