@@ -85,14 +85,35 @@ def free_domain():
     before, where processes that were killed are still counted.
     """
     for domain in random.sample(range(1, 100), 99):
-        with open(Path(tempfile.gettempdir(), f'dar_ros_test_domain_{domain}'), 'a') as file:
+        path = Path(tempfile.gettempdir(), f'dar_ros_test_domain_{domain}')
+        try:
+            if not path.exists():
+                path.touch()
+            file = path.open()  # not to write: it may be another user's
+        except OSError:
+            continue
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError:
                 continue
             yield domain
             return
-    raise RuntimeError('99 test sessions at once')
+    raise RuntimeError(f'99 test sessions at once, or files in {path.parent} that cannot be read')
+
+
+@pytest.fixture
+def furniture():
+    """Skip by name where the simulator cannot furnish its scenes."""
+    import importlib.util
+
+    from dar_ros.simulation.meshes import FOLDER
+
+    for module in ('mujoco', 'trimesh'):  # not imported: torch dies after Mesa's libraries
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f'{module} is not installed (extra: sim)')
+    if not any(FOLDER.glob('*.sh3f')):
+        pytest.skip('no furniture is installed (apt-get install sweethome3d-furniture)')
 
 
 @pytest.fixture

@@ -163,9 +163,9 @@ def test_turning_moves_points_as_geometry_says():
     assert moved[middle].tolist() == [28]
 
 
+@pytest.mark.usefixtures('furniture')
 def test_simulated_clips_are_consistent(pipeline):
     """Truth warped by the renderer's own poses meets truth; lenses look along one axis."""
-    pytest.importorskip('mujoco', reason='mujoco is not installed (extra: sim)')
     from dar_ros.simulation.clips import moving_views, views_through_lenses
 
     (views,) = moving_views(1, 3, SIZE)
@@ -196,8 +196,8 @@ def simulated(tmp_path):
     return tmp_path
 
 
+@pytest.mark.usefixtures('furniture')
 def test_the_command_reports_awareness_and_steadiness(simulated, capsys):
-    pytest.importorskip('mujoco', reason='mujoco is not installed (extra: sim)')
     some = ['--frames', '4', '--json']
     assert main(['evaluate', '--data', str(simulated), '--awareness', *some]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -287,6 +287,13 @@ def test_a_sheet_shows_every_frame_over_its_depth(tmp_path, capsys):
         write_sheet(frames, 3, tmp_path / 'no' / 'sheet.png')
     with pytest.raises(UsageError, match='empty'):
         write_sheet([], 3, tmp_path / 'sheet.png')
+
+
+def test_the_command_lays_out_a_sheet(simulated, capsys):
+    out = str(simulated / 'sheet.png')
+    assert main(['sheet', str(simulated), '--frames', '2', '--out', out]) == 0
+    assert capsys.readouterr().out == f'2 frames in {out}\n'
+    assert cv2.imread(out).shape == (360, 480, 3)
 
 
 def test_a_sheet_shows_the_depth_of_a_model_below(pipeline):

@@ -9,6 +9,8 @@ import pytest
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
+from dar_ros.bundle import open_bundle
+from dar_ros.cli import main
 from dar_ros.errors import UsageError
 from dar_ros.model.checkpoint import (
     load_checkpoint,
@@ -84,6 +86,19 @@ def test_a_checkpoint_may_come_without_its_backbone(trained, tmp_path):
     for key, value in found.state_dict().items():
         kept = state[key] if key.startswith('encoder.backbone.') else state[key].half().float()
         assert torch.equal(value, kept), key
+
+
+def test_the_command_exports_it_with_its_backbone(trained, tmp_path, capsys):
+    """And without no bundle comes about."""
+    pytest.importorskip('onnxscript', reason='onnxscript is not installed (extra: train)')
+    file, _, run = trained
+    apart, out = str(tmp_path / 'apart'), str(tmp_path / 'bundle')
+    publish([str(run), '--source', 'a file', '--out', apart])
+    assert main(['export', apart, '--out', out]) == 2
+    assert '--encoder' in capsys.readouterr().err and not Path(out).exists()
+    assert main(['export', apart, '--encoder', str(file), '--out', out]) == 0
+    assert f'parity checked, written to {out}' in capsys.readouterr().out
+    assert tuple(open_bundle(out).input_size) == (56, 112)
 
 
 def test_the_dar_edge_beside_the_bundle_awaits_its_backbone(trained):

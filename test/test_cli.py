@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dar_ros.cli import main
+from dar_ros.cli import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -171,6 +173,30 @@ def test_help_has_an_example(command):
     assert f'example: dar {command}' in dar(command, '--help').stdout
 
 
+def commands(text):
+    """Yield the words after `dar` of each command line in a Markdown file's code."""
+    blocks = '\n'.join(re.findall(r'^```sh\n(.*?)^```', text, re.MULTILINE | re.DOTALL))
+    spans = re.findall(r'`(dar [\w-]+ [^-`][^`]*)`', text)  # not the mere name of an option
+    for line in [*blocks.replace('\\\n', ' ').splitlines(), *spans]:
+        words = shlex.split(line, comments=True)
+        for i, word in enumerate(words):
+            if word in ('dar', 'dar_ros.cli') or word.endswith('/bin/dar'):
+                yield words[i + 1 :]
+
+
+def test_every_command_of_the_readme_is_one():
+    """Parsed, not run: an option that was renamed is noticed."""
+    found = list(commands((ROOT / 'README.md').read_text()))
+    assert {'predict', 'simulate', 'train', 'export', 'evaluate', 'extract', 'calibrate'} <= {
+        words[0] for words in found
+    }
+    for words in found:
+        try:
+            assert callable(build_parser().parse_args(words).run)
+        except SystemExit:
+            pytest.fail(f'README.md: dar {shlex.join(words)}')
+
+
 def test_predict_writes_depth_picture_and_cloud(tmp_path, bundle, pipeline):
     rgb = cv2.resize(bundle.reference()['image'][0], (90, 130))
     cv2.imwrite(str(tmp_path / 'view.png'), rgb[..., ::-1])
@@ -206,8 +232,8 @@ def test_predict_writes_depth_picture_and_cloud(tmp_path, bundle, pipeline):
     assert np.array_equal(vertices['rgb'], rgb[rows, columns])
 
 
+@pytest.mark.usefixtures('furniture')
 def test_simulate_then_evaluate(tmp_path):
-    need('mujoco', 'sim')
     dar(
         'simulate',
         '--split',

@@ -25,10 +25,12 @@ CRASH = 'import os, signal; os.kill(os.getpid(), signal.SIGSEGV)'
 def doctor(*arguments, code=0, path=None, **environment):
     """Run `dar doctor`, with a folder in front of the import path; the process."""
     paths = [str(p) for p in (path, ROOT, os.environ.get('PYTHONPATH')) if p]
+    outside = {**os.environ}
+    outside.pop('ROS_LOCALHOST_ONLY', None)  # in Humble there is another advice with it
     done = subprocess.run(
         [sys.executable, '-m', 'dar_ros.cli', 'doctor', *map(str, arguments)],
         env={
-            **os.environ,
+            **outside,
             'PYTHONPATH': os.pathsep.join(paths),
             'PYTHONUSERBASE': site.getuserbase(),  # of the real HOME: what pip put there is needed
             **environment,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dar_ros.cli import main
 from dar_ros.errors import UsageError
 from dar_ros.evaluation.datasets import open_dataset
 from dar_ros.geometry import Intrinsics
@@ -89,6 +90,17 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UsageError, match='cannot be read'):
         extract(tmp_path / 'empty', topics, tmp_path / 'none')
+
+
+def test_the_command_extracts(bag, tmp_path, capsys):
+    topics = ['--image', '/rgb', '--depth', '/depth', '--camera-info', '/info']
+    out = str(tmp_path / 'mine')
+    assert main(['extract', str(bag), *topics, '--every', '2', '--out', out]) == 0
+    said = capsys.readouterr()
+    assert said.out == f'2 frames in {out}\n' and 'did not decode' in said.err
+    assert [int(frame.image[0, 0, 0]) for frame in open_dataset('folder', out)] == [0, 160]
+    assert main(['extract', str(bag), *topics, '--slop', '0.001', '--out', out + '2']) == 2
+    assert 'no image with depth' in capsys.readouterr().err
 
 
 def test_a_missing_image_moves_no_other_pair():

@@ -28,6 +28,7 @@ def seen(renderer, scene, position, yaw, pitch=0.0):
     return renderer.render(position, yaw, pitch, 0.0, 80)
 
 
+@pytest.mark.usefixtures('furniture')
 def test_the_sky_shows_nowhere():
     """A gap between walls, or a wall left out for want of primitives, would be learnt as sky."""
     shares = [np.isinf(frame.depth).mean() for frame in shard_frames('passages', 1, 0, SIZE, 48)]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dar_ros.cli import main
 from dar_ros.errors import UsageError
 from dar_ros.training.plot import plot_log, read_log, running_mean
 
@@ -32,7 +33,7 @@ def test_running_mean_by_hand():
     assert running_mean(np.array([1.0, 3, 5, 7]), 2).tolist() == [1, 2, 4, 6]
 
 
-def test_the_picture_shows_the_curve(tmp_path):
+def test_the_picture_shows_the_curve(tmp_path, capsys):
     pytest.importorskip('matplotlib', reason='matplotlib is not installed (extra: plot)')
     import cv2
 
@@ -42,4 +43,6 @@ def test_the_picture_shows_the_curve(tmp_path):
     assert first.shape[0] > 500 and (first != 255).any()
     flat = [f'{i},32x48,0.1,7,3,2,1' for i in range(1, 200)]
     (tmp_path / 'log.csv').write_text('\n'.join([HEAD, *flat]))
-    assert (cv2.imread(str(plot_log(tmp_path))) != first).any()
+    assert main(['plot-log', str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f'{tmp_path / "log.png"}\n'
+    assert (cv2.imread(str(tmp_path / 'log.png')) != first).any()

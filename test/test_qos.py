@@ -177,6 +177,7 @@ def test_a_segment_that_does_not_fit_is_left_out_and_told(monkeypatch, capsys):
     """Docker's default /dev/shm has 64 MB: Fast DDS would not start its shared memory at all."""
     for name in (OLD_NAME, NEW_NAME):
         monkeypatch.setenv(name, '')
+    monkeypatch.delenv('ROS_LOCALHOST_ONLY', raising=False)  # with it Humble takes no profile
     size = middleware.segment_size(shipped_profile())
     assert size == 64 * 2**20
     for room, taken in ((size, False), (2 * size, True)):
@@ -205,6 +206,8 @@ def test_a_node_started_by_hand_reads_the_shipped_profile(start_process, monkeyp
         pytest.skip('no /proc and /dev/shm to look into')
     if rclpy.get_rmw_implementation_identifier() != 'rmw_fastrtps_cpp':
         pytest.skip('another middleware')
+    if middleware.profile_listens_everywhere():
+        pytest.skip('no profile is read in Humble with ROS_LOCALHOST_ONLY=1')
     reason = middleware.lacking_room(shipped_profile(), processes=2)
     if reason:
         pytest.skip(reason)

@@ -109,6 +109,7 @@ def frames_equal(a, b):
     )
 
 
+@pytest.mark.usefixtures('furniture')
 def test_a_shard_depends_on_its_seed_only():
     first = list(shard_frames('val', 7, 1, SIZE, 3))
     list(shard_frames('val', 7, 0, SIZE, 2))  # another one in between
@@ -122,6 +123,7 @@ def test_no_split_draws_what_another_or_the_clips_draw():
     assert len(set(streams)) == len(streams)
 
 
+@pytest.mark.usefixtures('furniture')
 def test_every_validation_shard_shows_other_meshes():
     shown = []
     for shard in range(2):
@@ -131,6 +133,7 @@ def test_every_validation_shard_shows_other_meshes():
     assert len(shown[0] & shown[1]) < len(shown[0]) / 2
 
 
+@pytest.mark.usefixtures('furniture')
 def test_generation_resumes_and_does_not_depend_on_workers(tmp_path, monkeypatch, capfd):
     one = generate(tmp_path / 'one', 'val', 70, 5, SIZE, workers=1, progress=False)
     two = generate(tmp_path / 'two', 'val', 70, 5, SIZE, workers=2, progress=False)
@@ -151,6 +154,7 @@ def test_bad_folders_are_refused(tmp_path):
         generate(tmp_path, 'holdout', 3)
 
 
+@pytest.mark.usefixtures('furniture')
 def test_test_split_holds_what_training_never_saw():
     for kind in ('kitchen', 'bathroom'):
         assert kind in dataset.SPLITS['test'].kinds
@@ -164,6 +168,7 @@ def test_test_split_holds_what_training_never_saw():
         assert t.category != 'kitchen' or t.height < 0.5 or meshes.ROLES['chair'](t)
 
 
+@pytest.mark.usefixtures('furniture')
 def test_a_mesh_stands_at_its_place_in_its_size_and_the_right_way_up():
     """A refrigerator of the catalogue, turned: its box in the world is that of the catalogue."""
     fridge = next(t for t in meshes.catalogue() if t.name == 'large fridge')
@@ -258,6 +263,7 @@ def test_people_stand_on_the_floor_or_lower_and_before_the_camera(renderer):
     assert np.mean(np.array(seen) > 0.02) > 0.8
 
 
+@pytest.mark.usefixtures('furniture')
 def test_the_close_split_is_closer():
     near = {
         split: np.mean([np.mean(f.depth < 1) for f in shard_frames(split, 1, 0, SIZE, 40)])
@@ -284,6 +290,7 @@ def test_a_wall_square_ahead_is_kept_for_the_bare_split_alone():
         assert not dataset.worth_keeping(depth, bare=True) and not dataset.worth_keeping(depth)
 
 
+@pytest.mark.usefixtures('furniture')
 def test_the_bare_split_shows_what_fills_the_picture():
     """A wall that no training picture shows like that passed for the sky."""
     frames = {split: list(shard_frames(split, 1, 0, SIZE, 48)) for split in ('train', 'bare')}
@@ -347,6 +354,7 @@ FROZEN = [
 ]
 
 
+@pytest.mark.usefixtures('furniture')
 def test_the_test_split_is_frozen():
     found = [
         [round(float(np.nanmedian(f.depth[::4, ::4])), 2), round(f.intrinsics.fx, 2)]
