@@ -125,6 +125,8 @@ def start_process(ros_environment, tmp_path):
     running = []
 
     def start(module, *arguments, **environment):
+        if module == 'dar_ros.ros.node':  # where a GPU is, auto would warn that it is not used
+            arguments = ('-p', 'backend:=onnxruntime', *arguments)
         log = tmp_path / f'{Path(module).name}.{len(running)}.log'
         with log.open('w') as file:
             process = subprocess.Popen(

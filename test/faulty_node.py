@@ -67,8 +67,7 @@ def load(name, bundle, options):
 
 backends.BACKENDS, backends._open = tuple(FAULTS), load
 
-if os.environ.get('DRIVER'):
-    backends.cuda.has_driver = lambda: True
+backends.cuda.has_driver = lambda: bool(os.environ.get('DRIVER'))
 
 from dar_ros.ros import node  # it reads BACKENDS
 

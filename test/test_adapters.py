@@ -111,8 +111,13 @@ def test_they_are_published_without_the_vit(tmp_path, monkeypatch):
     load_encoder_file(model, file)
     record = {'training': {'freeze': ['encoder.backbone'], 'init': str(file)}}
     save_checkpoint(tmp_path / 'run', model, record)
-    # Of what lay there before nothing is read.
     (tmp_path / 'apart').mkdir()
+    (tmp_path / 'apart' / 'thesis.tex').touch()
+    with pytest.raises(SystemExit):
+        publish([str(tmp_path / 'run'), '--source', 'a file', '--out', str(tmp_path / 'apart')])
+    assert (tmp_path / 'apart' / 'thesis.tex').exists()
+    # Of the checkpoint that lay there before nothing is read.
+    (tmp_path / 'apart' / 'config.json').touch()
     save_file({'of_another': torch.zeros(1)}, tmp_path / 'apart' / 'model-1.safetensors')
     publish([str(tmp_path / 'run'), '--source', 'a file', '--out', str(tmp_path / 'apart')])
     assert json.loads((tmp_path / 'apart' / 'config.json').read_text())['backbone_weights']

@@ -84,6 +84,11 @@ def test_a_folder_of_an_unknown_camera_is_uncalibrated(start_process, pictures):
     assert took > 0.6  # five periods of the rate asked for, unless the first was late
 
 
+def test_simulated_time_that_nobody_publishes_stops_no_camera(start_process, pictures):
+    start_process('dar_ros.ros.camera', '-p', f'source:={pictures}', '-p', 'use_sim_time:=true')
+    assert len(receive(3)[0]) >= 3
+
+
 def test_a_video_ends(start_process, tmp_path):
     path = tmp_path / 'clip.avi'
     write_video(path, 10, 60)

@@ -22,7 +22,6 @@ DEMO = """
 import sys
 from pathlib import Path
 from dar_ros.ros import demo
-demo.isolate()
 demo.ROOT = Path(sys.argv[1])
 sys.exit(demo.main())
 """
@@ -40,7 +39,7 @@ def run(seconds, folder, environment):
         start_new_session=True,  # so that its processes can be ended with it
     )
     try:
-        said, _ = demo.communicate(timeout=140)
+        said, _ = demo.communicate(timeout=280)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(demo.pid, signal.SIGKILL)

@@ -26,7 +26,8 @@ def doctor(*arguments, code=0, path=None, **environment):
     """Run `dar doctor`, with a folder in front of the import path; the process."""
     paths = [str(p) for p in (path, ROOT, os.environ.get('PYTHONPATH')) if p]
     outside = {**os.environ}
-    outside.pop('ROS_LOCALHOST_ONLY', None)  # in Humble there is another advice with it
+    for name in ('ROS_LOCALHOST_ONLY', 'FASTDDS_BUILTIN_TRANSPORTS'):  # there is other advice then
+        outside.pop(name, None)
     done = subprocess.run(
         [sys.executable, '-m', 'dar_ros.cli', 'doctor', *map(str, arguments)],
         env={

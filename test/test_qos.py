@@ -177,7 +177,8 @@ def test_a_segment_that_does_not_fit_is_left_out_and_told(monkeypatch, capsys):
     """Docker's default /dev/shm has 64 MB: Fast DDS would not start its shared memory at all."""
     for name in (OLD_NAME, NEW_NAME):
         monkeypatch.setenv(name, '')
-    monkeypatch.delenv('ROS_LOCALHOST_ONLY', raising=False)  # with it Humble takes no profile
+    for name in ('ROS_LOCALHOST_ONLY', 'RMW_IMPLEMENTATION', TRANSPORTS):  # no profile with them
+        monkeypatch.delenv(name, raising=False)
     size = middleware.segment_size(shipped_profile())
     assert size == 64 * 2**20
     for room, taken in ((size, False), (2 * size, True)):
@@ -211,7 +212,7 @@ def test_a_node_started_by_hand_reads_the_shipped_profile(start_process, monkeyp
     reason = middleware.lacking_room(shipped_profile(), processes=2)
     if reason:
         pytest.skip(reason)
-    for name in (OLD_NAME, NEW_NAME):
+    for name in (OLD_NAME, NEW_NAME, TRANSPORTS):
         monkeypatch.delenv(name, raising=False)
     if transports:
         monkeypatch.setenv(TRANSPORTS, transports)

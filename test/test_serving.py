@@ -66,6 +66,7 @@ def world(pipeline, monkeypatch):
     made = World(pipeline.backend)
     monkeypatch.setattr(backends, 'BACKENDS', ('fast', 'slow'))
     monkeypatch.setattr(backends, '_open', made.load)
+    monkeypatch.setattr(backends.cuda, 'has_driver', lambda: False)
     return made
 
 

@@ -9,6 +9,7 @@ import time
 
 import cv2
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -84,7 +85,9 @@ class CameraNode(Node):
             )
         }
         self.next, self.due = next(self.frames), time.monotonic()
-        self.timer = self.create_timer(1 / RATE, self.tick)
+        # Steady: it publishes no /clock, and would wait for one with use_sim_time.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.timer = self.create_timer(1 / RATE, self.tick, clock=steady)
         pace = f'{self.rate:g} Hz' if self.rate else 'its own pace, or 15 Hz'
         self.get_logger().info(f'{source}: at {pace}')
 

@@ -51,7 +51,8 @@ def compressed_to_metres(msg):
         return values / 1000
     if encoding == '32FC1' and header:
         _, a, b = _DEPTH_HEADER.unpack(header)
-        return np.float32(a) / (values - np.float32(b))
+        with np.errstate(divide='ignore'):
+            return np.float32(a) / (values - np.float32(b))
     raise FrameError(f'compressed depth of format {msg.format!r} is neither of 16UC1 nor of 32FC1')
 
 

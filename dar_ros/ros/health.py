@@ -25,7 +25,7 @@ class Health:
         self.received = self.dropped = self.refused = self.processed = self.backend_failures = 0
         self.steps, self.warnings = 0, ()
         self.last_error = self._refusal = self._failure = ''
-        self._refused_time = self._failed_time = float('-inf')
+        self._refused_time = self._failed_time = self._skipped_time = float('-inf')
         self._image_time = clock()
         self._wanted_since = None
         self._waiting_since = None  # since the first image after one that was dealt with
@@ -68,6 +68,12 @@ class Health:
             self._frames.append((now, timings))
             self._last_total = timings.get('total', 0.0)
             self._trim(now)
+
+    def skip(self, warnings):
+        """Record that of a frame nothing could be made that anybody wants."""
+        with self._lock:
+            self._skipped_time, self._waiting_since = self._clock(), None
+            self.steps, self.warnings = 0, tuple(warnings)
 
     def _trim(self, now):
         while self._frames and self._frames[0][0] < now - self._window:
@@ -147,7 +153,8 @@ class Health:
                 return DiagnosticStatus.ERROR, '; '.join([message, *warnings])
         if now - self._refused_time < WINDOW:
             warnings.append(f'frame refused: {self._refusal}')
-        if self._frames:  # of the last frame, unless that is long ago
+        # Of the last frame, unless that is long ago.
+        if self._frames or now - self._skipped_time < WINDOW:
             warnings += self.warnings
         if self._wanted_since is not None and now - self._wanted_since > self._window:
             if rate < min_rate:

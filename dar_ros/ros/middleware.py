@@ -17,16 +17,17 @@ def profile_variable(environment=os.environ):
     return OLD_NAME if environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy') else NEW_NAME
 
 
-def profile_environment(profile, environment=os.environ):
+def profile_environment(profile, environment=os.environ, processes=1):
     """
     Return {variable: profile} to set, or {} where the user has chosen a profile or transports.
 
-    Nor where it would listen on every interface. Nor where its segment does not fit: Fast DDS
-    would fail, and not fall back to less. Nor for another middleware, which does not read it.
+    Nor where it would listen on every interface. Nor where the segments of so many processes do
+    not fit: Fast DDS would fail, and not fall back to less. Nor for another middleware, which does
+    not read it.
     """
     if profile_listens_everywhere(environment) or not _is_ours_to_choose(environment):
         return {}
-    if lacking_room(profile):
+    if lacking_room(profile, processes):
         return {}
     return {profile_variable(environment): str(profile)}
 
@@ -87,17 +88,21 @@ def isolate():
     """Keep this process's topics, and its children's, on this machine; and use_profile()."""
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')  # not read by Humble
     os.environ.setdefault('ROS_DOMAIN_ID', str(100 + os.getpid() % 100))
-    use_profile()
+    use_profile(processes=3)  # a camera, the node and who listens
 
 
-def use_profile():
-    """Let this process send through the shipped profile; call it before rclpy.init."""
+def use_profile(processes=1):
+    """
+    Let this process send through the shipped profile; call it before rclpy.init.
+
+    Its children inherit that, and do not ask again whether it fits: `processes` are all of them.
+    """
     profile = shipped_profile()
     if not profile.is_file():
         return
-    chosen = profile_environment(profile)
+    chosen = profile_environment(profile, processes=processes)
     os.environ.update(chosen)
     if not chosen and _is_ours_to_choose(os.environ):
-        reason = lacking_room(profile)
+        reason = lacking_room(profile, processes)
         if reason:
             print(f'{reason}: images will get lost; {SHARED_MEMORY_CURE}', file=sys.stderr)

@@ -277,7 +277,8 @@ class DarNode(LifecycleNode):
         if intrinsics is None:
             wanted -= OF_CALIBRATED
             if not wanted:  # the network would run for nothing; why is told as ever
-                self._count(0, {'decode': time.perf_counter() - began}, began, warnings)
+                self.health.skip(warnings)
+                self._warn(warnings)
                 return
         unseen = None
         if intrinsics is not None and self._rectify:
@@ -298,10 +299,11 @@ class DarNode(LifecycleNode):
         took = time.perf_counter() - before
         self.serving.record_publish(took)
         timings = {'decode': decoded - began, **frame.timings, 'publish': took}
-        self._count(frame.steps, timings, began, warnings)
+        timings['total'] = time.perf_counter() - began
+        self.health.frame(frame.steps, timings, warnings)
+        self._warn(warnings)
 
-    def _count(self, steps, timings, began, warnings):
-        self.health.frame(steps, {**timings, 'total': time.perf_counter() - began}, warnings)
+    def _warn(self, warnings):
         if warnings:
             self.get_logger().warning('; '.join(warnings), throttle_duration_sec=THROTTLE)
 

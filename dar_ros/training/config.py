@@ -117,11 +117,11 @@ def parse_config(data, source='training configuration'):
         ):
             data[key] = kind(**data.get(key, {}))
         config = TrainConfig(**data)
+        _check(config, source)
     except KeyError as error:
         raise UsageError(f'{source}: setting {error} is missing') from None
     except TypeError as error:
         raise UsageError(f'{source}: {str(error).split("__init__() ")[-1]}') from None
-    _check(config, source)
     # What a bundle warns of: a farther range than any that was drawn.
     near, far = (
         (*config.ranges.depth_min, *config.model.trained_span)[0],
@@ -199,3 +199,5 @@ def _check_sections(config, source):
         bounds = getattr(config.ranges, name)
         if not isinstance(bounds, (list, tuple)) or len(bounds) not in counts:
             raise UsageError(f'{source}: ranges.{name} is {bounds}; [LOW, HIGH] is expected')
+        if bounds and not 0 < bounds[0] <= bounds[1]:
+            raise UsageError(f'{source}: ranges.{name}: {bounds[0]} to {bounds[1]} is no range')

@@ -7,6 +7,7 @@ Write a checkpoint without its frozen backbone, in fp16: what a run trained, and
 """
 
 import argparse
+from pathlib import Path
 
 from dar_ros.errors import DarError, UsageError
 from dar_ros.model.checkpoint import load_checkpoint, replaced, save_without_backbone
@@ -22,7 +23,10 @@ def publish(checkpoint, source, out):
         raise UsageError(f'{checkpoint} trained its backbone: it cannot do without')
     # Of the backbone's file its source, not some path on one machine.
     record['training'] = {**training, 'encoder' if training.get('encoder') else 'init': source}
-    with replaced(out) as folder:  # nothing of what lay there stays
+    out = Path(out)
+    if out.exists() and any(out.iterdir()) and not (out / 'config.json').exists():
+        raise UsageError(f'{out} holds something else than a checkpoint: name another folder')
+    with replaced(out) as folder:  # nothing of the checkpoint that lay there stays
         save_without_backbone(folder, model, record, source)
 
 

@@ -285,7 +285,9 @@ class Trainer:
         if model.config != self.config.model:
             raise UsageError(f'{folder} holds a run of another `model`: begin from it with `init`')
         changed = changed_settings(self.config, record['training'])
-        fixed = [key for key in ('freeze', 'ema') if key in changed]
+        # What the optimizer's state is of; an average that is not there, or that nobody keeps.
+        both = record['training'].get('ema') and self.config.ema
+        fixed = [key for key in changed if key == 'freeze' or key == 'ema' and not both]
         if fixed:
             raise UsageError(
                 f'{folder} holds a run of another {" and ".join(fixed)}: begin from it with `init`'
