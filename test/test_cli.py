@@ -121,7 +121,7 @@ def test_errors_are_one_line(tmp_path, arguments, code, word):
         ('evaluate --steadiness --data x', '--steadiness'),
         ('evaluate --awareness --depth-max 5', '--awareness'),
         ('evaluate --split-file x', '--split-file'),
-        ('evaluate --dataset folder --data x --split-file x', '--split-file'),
+        ('evaluate --data x --split-file x', '--split-file'),
         ('sheet x --out y --split-file x', '--split-file'),
         ('calibrate --data x --fov 60', '--fov'),
         ('calibrate --data x --focal 60', '--focal'),
