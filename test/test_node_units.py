@@ -80,7 +80,7 @@ def test_the_latency_budget_counts_decoding_and_publishing(monkeypatch):
         _arrives_rectified=False,
         _rectify=None,
         _camera_warnings=lambda *_: [],
-        _count=lambda *counted: DarNode._count(node, *counted),
+        _warn=lambda warnings: None,
     )
     DarNode._process(node, Image())
     assert seen.began <= seen.decoding

@@ -151,6 +151,11 @@ def _check(config, source):
     sizes = {stage.size for stage in config.stages}
     if not sizes:
         raise UsageError(f'{source}: stages is empty')
+    if config.model.is_vit and sizes != {config.model.input_size}:
+        raise UsageError(
+            f'{source}: {config.model.backbone} is trained at its input_size alone, '
+            f'{config.model.input_size}, in every stage'
+        )
     for stage in config.stages:
         if len(stage.size) != 2 or any(
             not isinstance(side, int) or side < 8 or side % 8 for side in stage.size
@@ -160,11 +165,6 @@ def _check(config, source):
             )
         if stage.iterations < 1 or stage.batch < 1:
             raise UsageError(f'{source}: a stage needs at least 1 iteration, of at least 1 image')
-    if config.model.is_vit and sizes != {config.model.input_size}:
-        raise UsageError(
-            f'{source}: {config.model.backbone} is trained at its input_size alone, '
-            f'{config.model.input_size}, in every stage'
-        )
     weights, steps = config.loss.step_weights, config.model.num_steps
     if weights and len(weights) != steps:
         raise UsageError(
