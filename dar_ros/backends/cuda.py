@@ -26,21 +26,24 @@ class Gpu:
     multiprocessors: int = 0  # what tells an Orin from an Orin NX or Nano
 
 
+def _driver():
+    """Return the NVIDIA driver's library, None without one."""
+    try:
+        return ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return None
+
+
 def has_driver():
     """Whether an NVIDIA driver is installed, whatever it finds."""
-    try:
-        ctypes.CDLL('libcuda.so.1')
-    except OSError:
-        return False
-    return True
+    return _driver() is not None
 
 
 def find_gpu():
     """Return the first GPU; BackendError if there is none, or no driver. Takes milliseconds."""
-    try:
-        driver = ctypes.CDLL('libcuda.so.1')
-    except OSError:
-        raise BackendError('no NVIDIA driver (libcuda.so.1 is not found)') from None
+    driver = _driver()
+    if driver is None:
+        raise BackendError('no NVIDIA driver (libcuda.so.1 is not found)')
     count, device, major, minor, units = (ctypes.c_int() for _ in range(5))
     name = ctypes.create_string_buffer(256)
     for code in (

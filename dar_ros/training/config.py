@@ -61,9 +61,7 @@ class TrainConfig:
     fresh: tuple = ()  # beginnings of the names of parameters that do not come from `init`
     freeze: tuple = ()  # beginnings of the names of parameters that keep their initial values
     dataset: str = 'sim'  # what train_data and val_data are: sim, or one of evaluation.datasets
-    train_split: str = (
-        ''  # list of frames: NYU, KITTI and SUN RGB-D need one, a folder may have one
-    )
+    train_split: str = ''  # list of frames, where the data set needs one, or a folder has one
     val_split: str = ''
     seed: int = 0
     loss: LossConfig = field(default_factory=LossConfig)
