@@ -19,6 +19,7 @@ from dar_ros.training.datasets import (
     exposed,
     photometric,
     relit,
+    sampled,
     to_canonical,
 )
 
@@ -192,3 +193,33 @@ def test_labels_of_another_aspect_lie_where_the_image_does(shape, content):
     assert set(np.unique(small[content])) == {1.0, 5.0}
     bright = network[content][..., 0] > 127
     assert (bright == (small[content] > 3)).mean() > 0.99
+
+
+def test_what_a_lidar_measured_is_kept():
+    """Of one pixel in eight plain sampling at a third of the size keeps one in eight."""
+    rng = np.random.default_rng(0)
+    depth = np.tile(np.linspace(5, 50, 600, dtype=np.float32), (180, 1))
+    points = np.where(rng.random(depth.shape) < 1 / 8, depth, np.nan)
+    small = sampled(points, (60, 200))
+    assert np.isfinite(small).mean() > 0.65  # a cell of nine pixels has a point in 70 of 100
+    known = np.isfinite(small)
+    # Each is a depth of its own cell.
+    cells = depth.reshape(60, 3, 200, 3)
+    assert (small[known] >= cells.min((1, 3))[known]).all()
+    assert (small[known] <= cells.max((1, 3))[known]).all()
+    assert np.array_equal(sampled(depth, (60, 200)), depth[1::3, 1::3])
+    assert np.isnan(sampled(np.full((180, 600), np.nan, np.float32), (60, 200))).all()
+
+
+@pytest.mark.parametrize('size', [(96, 128), (720, 960)])
+def test_noise_is_as_strong_at_the_network_whatever_the_camera(size):
+    """At the camera's own pixels the resize would average it away."""
+    frame = StoredFrame(
+        np.full((*size, 3), 128, np.uint8),
+        np.ones(size, np.float32),
+        Intrinsics.from_fov(70, size[1], size[0]),
+    )
+    noise = replace(NOTHING, noise=1.0)
+    samples = TrainingSamples([frame], (96, 128), MODEL, RangeConfig(), noise, 0, 40)
+    deviation = np.mean([samples[n][0].float().std().item() for n in range(40)])
+    assert 3.5 < deviation < 5.5  # of 1 to 8

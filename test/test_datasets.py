@@ -113,6 +113,11 @@ def test_kitti_crops_and_skips(tmp_path):
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (143, 349, 43, 1172)
     assert np.nanmax(frame.depth) == pytest.approx(20)
     assert frame.intrinsics.cx == pytest.approx(1241 / 2 - 13)
+    for place in ('data_depth_annotated', 'data_depth_annotated/val'):  # as KITTI's own files lie
+        (tmp_path / place).mkdir()
+        (tmp_path / 'gt').rename(tmp_path / place / 'gt')
+        assert open_dataset('kitti', tmp_path, tmp_path / 'list.txt')[0].depth.shape == (352, 1216)
+        (tmp_path / place / 'gt').rename(tmp_path / 'gt')
     (tmp_path / '2011_09_26' / 'calib_cam_to_cam.txt').write_text(
         'P_rect_02: 721.5 0 609.5 44 0 720.5 172.8 0.2 0 0 1 0.002\n'
     )

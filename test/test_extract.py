@@ -161,6 +161,29 @@ def test_depth_of_another_camera_is_noticed():
         assert all('not registered to' in fault for fault in pairs.faults())
 
 
+def test_a_camera_that_is_no_pinhole_or_not_known_is_noticed(tmp_path):
+    """What is learnt of a distorted image as if a pinhole had taken it is wrong at the edges."""
+    pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
+    pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
+    from sensor_msgs.msg import CameraInfo
+
+    from dar_ros.ros.extract import _Pairs, _write_pairs
+
+    camera = CameraInfo(height=2, width=2, k=[2.0, 0.0, 0.5, 0.0, 2.0, 0.5, 0.0, 0.0, 1.0])
+    bent = CameraInfo(height=2, width=2, k=camera.k, d=[0.1, 0.0, 0.0, 0.0, 0.0])
+    images = [(kind, 'Image', numbered(0, kind)) for kind in (0, 1)]
+    for number, (info, rectified, fault) in enumerate(
+        ((camera, False, None), (bent, True, None), (bent, False, 'image is distorted'))
+    ):
+        pairs = _Pairs([(2, 'CameraInfo', info), *images], 20_000_000, rectified)
+        assert _write_pairs(pairs, tmp_path / str(number), 1) == 1
+        found = pairs.faults()
+        assert not found if fault is None else len(found) == 1 and fault in found[0]
+    pairs = _Pairs([(2, 'CameraInfo', CameraInfo(height=2, width=2)), *images], 20_000_000)
+    with pytest.raises(UsageError, match='1 pairs without a camera, the last: .*K is zero'):
+        _write_pairs(pairs, tmp_path / 'none', 1)
+
+
 def test_a_bag_of_ros_1(tmp_path):
     """Its CameraInfo has K, D, R and P."""
     pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')

@@ -283,8 +283,8 @@ def test_training_learns(config):
     config = replace(
         config,
         model=replace(config.model, canonical_focal=41.0),  # of 48 columns, as 220 of 256
-        stages=(replace(config.stages[0], iterations=40, batch=4),),
-        validate_every=40,
+        stages=(replace(config.stages[0], iterations=60, batch=4),),
+        validate_every=60,
         optimizer=replace(config.optimizer, peak=3e-3),
     )
     trainer = Trainer(config)

@@ -114,14 +114,17 @@ class KittiDataset(_Frames):
 
     Depth is 16-bit PNG, 256 a metre. 1216x352 bottom-centre crop, Garg crop, 80 m cap. The list
     has no principal point: the calibration that the raw drives hold is used where it lies beside
-    them (DATE/calib_cam_to_cam.txt), else the image's centre.
+    them (DATE/calib_cam_to_cam.txt), else the image's centre. DEPTH may be relative to
+    data_depth_annotated, as KITTI packs it or with its train and val put together.
     """
 
     size, cap = (352, 1216), 80.0
     garg = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
 
+    depth_folders = ('', *(f'data_depth_annotated/{part}' for part in ('', 'train', 'val')))
+
     def __init__(self, root, split):
-        super().__init__(_listed(root, split))
+        super().__init__(_listed(root, split, self.depth_folders))
         self.root = Path(root)
 
     def _frame(self, image, depth, focal):
@@ -324,7 +327,7 @@ def _lines(path):
     return lines
 
 
-def _listed(root, split):
+def _listed(root, split, depth_folders=('',)):
     root = _existing(Path(root), 'folder of the data set')
     samples = []
     for number, line in enumerate(_lines(split), 1):
@@ -335,8 +338,10 @@ def _listed(root, split):
             raise UsageError(f'{split}, line {number}: `IMAGE DEPTH FOCAL` is expected') from None
         if depth == 'None':  # KITTI: 45 of 697 have no ground truth
             continue
-        image, depth = (root / name.lstrip('/') for name in (image, depth))
-        samples.append((_existing(image, 'image'), _existing(depth, 'depth'), focal))
+        places = [root / folder / depth.lstrip('/') for folder in depth_folders]
+        depth = next((place for place in places if place.exists()), places[0])
+        image = _existing(root / image.lstrip('/'), 'image')
+        samples.append((image, _existing(depth, 'depth'), focal))
     return samples
 
 

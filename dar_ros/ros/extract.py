@@ -33,9 +33,9 @@ def extract(bag, topics, out, every=1, slop=0.02, warn=print):
     Write pairs of image and depth whose stamps differ by at most `slop` seconds; return how many.
 
     `topics`: image and depth registered to it, each raw or compressed, camera_info of the image. A
-    frame that cannot be decoded is left out, and `warn` gets a line in the end. Each is the
-    other's nearest: where one is missing, its partner does not take a neighbour's. Memory holds
-    the frames of one second at most.
+    frame that cannot be decoded, or whose camera is not known, is left out, and `warn` gets a line
+    in the end. Each is the other's nearest: where one is missing, its partner does not take a
+    neighbour's. Memory holds the frames of one second at most.
     """
     bag, out = Path(bag), Path(out)
     if not bag.exists():
@@ -43,8 +43,8 @@ def extract(bag, topics, out, every=1, slop=0.02, warn=print):
     try:
         with AnyReader([bag], default_typestore=get_typestore(Stores.LATEST)) as reader:
             _check_topics(bag, topics, {c.topic: c.msgtype for c in reader.connections})
-            pairs = _Pairs(_messages(reader, topics), int(slop * 1e9))
-            written = _write_pairs(pairs, out, every, is_rectified(topics[0]))
+            pairs = _Pairs(_messages(reader, topics), int(slop * 1e9), is_rectified(topics[0]))
+            written = _write_pairs(pairs, out, every)
     except (AnyReaderError, FileNotFoundError) as error:
         raise UsageError(f'{bag} cannot be read: {error}') from None
     for fault in pairs.faults():
@@ -77,13 +77,18 @@ def _stamp(message):
     return stamp.sec * 10**9 + stamp.nanosec
 
 
-def _write_pairs(pairs, out, every, rectified):
+def _write_pairs(pairs, out, every):
     for name in ('image', 'depth', 'intrinsics'):
         (out / name).mkdir(parents=True, exist_ok=True)
     written = 0
     for number, (stamp, rgb, depth, info) in enumerate(pairs):
-        if number % every == 0 and _write(out, stamp, rgb, depth, info, rectified):
+        if number % every:
+            continue
+        try:
+            _write(out, stamp, rgb, depth, pairs.camera(info, rgb.shape[:2]))
             written += 1
+        except FrameError as error:
+            pairs.no_camera, pairs.camera_reason = pairs.no_camera + 1, error
     if not written:
         faults = ''.join(f'; {fault}' for fault in pairs.faults())
         raise UsageError(
@@ -95,15 +100,33 @@ def _write_pairs(pairs, out, every, rectified):
 class _Pairs:
     """Iterates over (stamp of the image, RGB, metres, the latest CameraInfo) of every pair."""
 
-    def __init__(self, messages, slop):
-        self.messages, self.slop = messages, slop
+    def __init__(self, messages, slop, rectified=False):
+        self.messages, self.slop, self.rectified = messages, slop, rectified
         self.frame_ids, self.refused, self.reason = {}, 0, ''
+        self.no_camera, self.camera_reason, self.distorted = 0, '', False
+
+    def camera(self, info, size):
+        """Return the Intrinsics of an image of `size`; FrameError if `info` has none."""
+        intrinsics = intrinsics_from_info(info, size, self.rectified)
+        if intrinsics is None:
+            raise FrameError('camera_info is not calibrated (K is zero)')
+        self.distorted |= bool(np.any(info.d)) and not self.rectified
+        return intrinsics
 
     def faults(self):
         """Lines on what is not as it should be in what was read so far."""
         faults = []
         if self.refused:
             faults.append(f'{self.refused} frames did not decode, the last: {self.reason}')
+        if self.no_camera:
+            faults.append(
+                f'{self.no_camera} pairs without a camera, the last: {self.camera_reason}'
+            )
+        if self.distorted:
+            faults.append(
+                'the image is distorted, and a data set holds pinhole cameras: extract the '
+                'rectified image (image_rect) and depth registered to it'
+            )
         image, depth = self.frame_ids.get(0), self.frame_ids.get(1)
         if image and depth and image != depth:
             faults.append(
@@ -149,13 +172,7 @@ class _Pairs:
             del depths[old]
 
 
-def _write(out, stamp, rgb, depth, info, rectified):
-    try:
-        intrinsics = intrinsics_from_info(info, rgb.shape[:2], rectified)
-    except FrameError:
-        return False
-    if intrinsics is None:
-        return False
+def _write(out, stamp, rgb, depth, intrinsics):
     if depth.shape != rgb.shape[:2]:
         # A registered depth image of another resolution: nearest, depth is never blended.
         depth = cv2.resize(depth, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
@@ -166,4 +183,3 @@ def _write(out, stamp, rgb, depth, info, rectified):
     cv2.imwrite(str(out / 'depth' / f'{name}.png'), millimetres)
     camera = {key: getattr(intrinsics, key) for key in ('fx', 'fy', 'cx', 'cy')}
     (out / 'intrinsics' / f'{name}.json').write_text(json.dumps(camera))
-    return True

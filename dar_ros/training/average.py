@@ -17,7 +17,6 @@ from dar_ros.errors import DarError, UsageError
 from dar_ros.evaluation.datasets import spread
 from dar_ros.model.checkpoint import load_checkpoint, replaced, save_checkpoint
 from dar_ros.training.sources import open_frames
-from dar_ros.training.statistics import sigma_factors
 from dar_ros.training.validation import validate
 
 
@@ -52,7 +51,7 @@ def average(checkpoints, shares, out):
     frames = open_frames(training['dataset'], training['val_data'], training['val_split'])
     some = Subset(frames, spread(frames, training['validation_frames']))
     record['validation'] = validate(model, some, model.config.input_size)
-    record['sigma_factors'] = sigma_factors(model, frames)
+    record['sigma_factors'] = record['validation'].pop('sigma_factors')
     record['average'] = {str(path): share for path, share in zip(checkpoints, shares)}
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -188,11 +188,19 @@ def _check(config, source):
 
 
 def _check_sections(config, source):
-    """UsageError for a number that is text, or one where two are needed."""
-    for kind, section in ((OptimizerConfig, config.optimizer), (RangeConfig, config.ranges)):
-        for item in fields(kind):
+    """UsageError for a number that is text or out of its bounds, or one where two are needed."""
+    for name in ('loss', 'augment', 'optimizer', 'ranges'):
+        section = getattr(config, name)
+        for item in fields(section):
             if isinstance(getattr(section, item.name), str):  # YAML reads 1e-4 as text
                 raise UsageError(f'{source}: {item.name} is text; write 1.0e-4, not 1e-4')
+    for item in fields(config.augment):
+        value, most = getattr(config.augment, item.name), 179 if item.name == 'min_fov' else 1
+        if not 0 <= value <= most:
+            raise UsageError(f'{source}: augment.{item.name} is {value}; 0 to {most} is expected')
+    for name in ('fresh', 'freeze'):
+        if isinstance(getattr(config, name), str):
+            raise UsageError(f'{source}: {name} is text; a list is expected')
     for name, counts in (('depth_min', (0, 2)), ('depth_max', (2,))):
         bounds = getattr(config.ranges, name)
         if not isinstance(bounds, (list, tuple)) or len(bounds) not in counts:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dar_ros.geometry import Intrinsics
-from dar_ros.preprocess import canonical_scale, prepare
+from dar_ros.preprocess import ResizeSpec, canonical_scale, prepare
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class AugmentConfig:
     flip: float = 0.5
     gray: float = 0.5  # many robot cameras are monochrome
     color: float = 0.8  # exposure, contrast, white balance, gamma
+    # In pixels of the network's input, not of the camera's image:
     noise: float = 0.4
     blur: float = 0.3
     jpeg: float = 0.2
@@ -73,8 +74,11 @@ class TrainingSamples(torch.utils.data.Dataset):
         image, depth, intrinsics = crop_and_flip(
             np.asarray(frame.image), np.asarray(frame.depth), frame.intrinsics, self.augment, rng
         )
-        image = photometric(image, self.augment, rng)
+        window = ResizeSpec.fit(depth.shape, self.size).window
         image, depth, scale = to_canonical(image, depth, intrinsics, self.size, self.model.focal)
+        # At the network's own pixels: of noise and blur of a 1080p camera's the resize leaves
+        # little, whatever they were; and there are far fewer of them.
+        image[window] = photometric(image[window], self.augment, rng)
         near = scale * self.model.depth_range[0]
         depth_min, depth_max = (
             np.exp(rng.uniform(*np.log(bounds)))
@@ -92,16 +96,38 @@ def to_canonical(image, depth, intrinsics, size, canonical_focal):
     """
     Image (H, W, 3) and metric depth (H, W) -> network image (h, w, 3), canonical depth (h, w), s.
 
-    Depth is sampled, never blended; padding is NaN. s is canonical over real metres.
+    Padding is NaN. s is canonical over real metres. The image is the caller's own, to write on.
+
+    The loss is at the network's size: truth comes down to it, where the published training brings
+    depth up to the truth's. `dar evaluate` scores at the truth's size.
     """
     network_image, spec = prepare(image, size)
     scale = canonical_scale(intrinsics, spec, canonical_focal)
-    # Exact: INTER_NEAREST is off by up to half a pixel.
-    content = cv2.resize(depth, spec.content_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     canonical = np.full(size, np.nan, np.float32)
-    rows, columns = spec.content_size
-    canonical[spec.top : spec.top + rows, spec.left : spec.left + columns] = content * scale
-    return network_image, canonical, scale
+    canonical[spec.window] = sampled(depth, spec.content_size) * scale
+    return np.array(network_image), canonical, scale
+
+
+def sampled(depth, size):
+    """
+    Depth (H, W), NaN where unknown, at `size` (h, w): sampled, never blended.
+
+    Where the sample is unknown, the known pixel of the same cell that is nearest to its centre: of
+    a LiDAR's points plain sampling would leave a few in a hundred.
+    """
+    # Exact: INTER_NEAREST is off by up to half a pixel.
+    found = cv2.resize(depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    step = np.divide(depth.shape, size)  # pixels of a cell, rows and columns
+    if (step <= 1).all() or not np.isnan(found).any():
+        return found
+    known = np.argwhere(~np.isnan(depth))  # (n, 2)
+    places = (known + 0.5) / step
+    cells = places.astype(int)  # (n, 2)
+    farthest_first = np.argsort(-np.square(places - cells - 0.5).sum(1), kind='stable')
+    rows, columns = cells[farthest_first].T
+    filled = np.full(size, np.nan, np.float32)
+    filled[rows, columns] = depth[tuple(known[farthest_first].T)]  # the last one stays
+    return np.where(np.isnan(found), filled, found)
 
 
 def crop_and_flip(image, depth, intrinsics, config, rng):

@@ -1,5 +1,5 @@
 """
-Losses of METHOD: scale-invariant log depth per step, out-of-range class, Laplace uncertainty.
+Losses: scale-invariant log depth per step, out-of-range class, Laplace uncertainty.
 """
 
 import os

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import timm
 import torch
 from torch.utils.data import ConcatDataset
 
@@ -101,6 +102,8 @@ def trained_model(folder, encoder=''):
 
     `encoder` is the backbone's file of a checkpoint that comes without.
     """
+    if not Path(folder).exists():
+        raise UsageError(f'{folder} does not exist')
     if not (Path(folder) / MANIFEST).exists():
         return load_checkpoint(folder, encoder)[0]
     if encoder:
@@ -160,6 +163,13 @@ def freeze(model, prefixes):
 
 def timm_model(config):
     """Return a DAR whose backbone has the weights that timm downloads."""
+    trained = timm.get_pretrained_cfg(config.backbone)
+    used_to = tuple(trained.mean), tuple(trained.std)
+    if used_to != (tuple(config.pixel_mean), tuple(config.pixel_std)):
+        raise UsageError(
+            f'init: {config.backbone} was trained with pixel_mean {list(used_to[0])} and '
+            f'pixel_std {list(used_to[1])}: set them so in `model`'
+        )
     try:
         return DAR(config, pretrained_encoder=True)
     except Exception as error:  # each version of the hub's client has errors of its own

@@ -51,17 +51,28 @@ def shard(losses, mesh):
     return fully_shard(losses, mesh=mesh)
 
 
-def whole(tensors):
-    """{name: tensor} with shards gathered; every process calls it."""
-    return {
-        name: value.full_tensor() if isinstance(value, DTensor) else value
-        for name, value in tensors.items()
-    }
+def whole(tensors, keeps):
+    """
+    Return {name: tensor} with shards gathered in main memory, or {} where not `keeps`; every
+    process calls it.
+
+    One after another: a device need not hold more than one of them beside its shards.
+    """
+    gathered = {}
+    for name, value in tensors.items():
+        if isinstance(value, DTensor):
+            value = value.full_tensor().cpu()
+        if keeps:
+            gathered[name] = value
+    return gathered
 
 
 def like(value, parameter):
-    """Cut a whole optimizer tensor as its parameter is cut."""
-    if isinstance(parameter, DTensor) and torch.is_tensor(value) and value.dim():
+    """Lay a whole optimizer tensor out, or cut it, as its parameter is."""
+    if not torch.is_tensor(value) or not value.dim():
+        return value
+    if isinstance(parameter, DTensor):
         value = value.to(parameter.device)
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
-    return value
+    # In other strides than the parameter's AdamW would go tensor by tensor on a GPU.
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -3,6 +3,7 @@
 import copy
 import csv
 import itertools
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -30,10 +31,11 @@ from dar_ros.training.datasets import TrainingSamples
 from dar_ros.training.losses import LossModule
 from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
 from dar_ros.training.sources import freeze, initial_model, open_frames, require_apart
-from dar_ros.training.statistics import row_medians, sigma_factors
+from dar_ros.training.statistics import row_medians
 from dar_ros.training.strategy import is_sharded, make_fabric, whole
 from dar_ros.training.validation import validate
 
+BAD_STEPS = 20  # in a row, after which a run ends; fp16's scaler needs a few to find its scale
 LOG_FIELDS = ('iteration', 'size', 'rate', 'loss', 'depth_loss', 'range_loss', 'scale_loss')
 
 
@@ -51,7 +53,8 @@ class Trainer:
     """
     A run: model, optimizer and position. Everything it saves is under config.out.
 
-    `minutes` ends the process after that time, with a checkpoint to --resume from; 0: never.
+    `minutes` ends the process after that time, with a checkpoint to --resume from; 0: never. So
+    does SIGTERM, which preemption and a batch system's time limit begin with.
     """
 
     def __init__(self, config, resume=False, minutes=0.0):
@@ -78,23 +81,33 @@ class Trainer:
             self.device, memory_format=torch.channels_last
         )
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
-        # Shards cannot be validated by one process alone: a whole network stands by.
-        self.whole = copy.deepcopy(self.model) if is_sharded(self.fabric) else None
+        # Shards cannot be validated by one process alone: a whole one stands by, in main memory.
+        self.sharded = is_sharded(self.fabric)
+        if config.strategy == 'fsdp' and not self.sharded:
+            self.tell('strategy fsdp has no effect in one process: start several with torchrun')
+        self.whole = copy.deepcopy(self.model).cpu() if self.sharded and self.leads else None
         self.iteration, self.best = 0, float('inf')
-        if self.leads and config.stages[-1].size != config.model.input_size:
-            tqdm.write(
-                f'{config.name}: trained at {config.stages[-1].size}, but to be served at the '
+        self.bad_steps = 0  # the latest ones, whose gradients were not finite
+        if config.stages[-1].size != config.model.input_size:
+            self.tell(
+                f'trained at {config.stages[-1].size}, but to be served at the '
                 f"model's input_size, {config.model.input_size}, where its depth may be far worse"
             )
-        if resume:
+        if self.leads:
+            recovered(self.out / 'last')
+        self.fabric.barrier()
+        begun = (self.out / 'last').exists()
+        if resume and begun:
             self.load_state()
-        elif (self.out / 'last').exists():
+        elif resume:  # whatever restarts a run need not know how far it came
+            self.tell(f'{self.out} holds no checkpoint: the run begins')
+        elif begun:
             raise UsageError(
                 f'{self.out} holds a run: continue it with --resume, or name another --out'
             )
         self.losses = self.fabric.setup_module(LossModule(self.model, config.loss))
         self.optimizer = make_optimizer(self.model, config.optimizer)
-        if resume:
+        if begun:
             restore_state(self.optimizer, load_tensors(self.out / 'last', 'optimizer'))
         self.optimizer = self.fabric.setup_optimizers(self.optimizer)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -103,13 +116,36 @@ class Trainer:
         """Return the network that is validated and kept; every process calls it."""
         if self.average is not None:
             return self.average
-        if self.whole is None:
+        return self.gathered()
+
+    def gathered(self):
+        """Return the trained network, whole in the leading process; every one calls it."""
+        if not self.sharded:
             return self.model
-        self.whole.load_state_dict(whole(self.model.state_dict()))
+        tensors = whole(self.model.state_dict(), self.leads)
+        if self.leads:
+            self.whole.load_state_dict(tensors)
         return self.whole
 
+    def tell(self, text):
+        """Print a line on the run, once for all processes."""
+        if self.leads:
+            tqdm.write(f'{self.config.name}: {text}')
+
     def run(self):
-        """Train to the end of the last stage, then fit what is fitted after training."""
+        """
+        Train to the end of the last stage.
+
+        Returns the folder of the best checkpoint, None if the run was stopped before.
+        """
+        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, 'deadline', 0.0))
+        try:
+            return self.run_stages()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def run_stages(self):
+        """See run."""
         progress = tqdm(
             total=self.config.iterations,
             initial=self.iteration,
@@ -148,13 +184,15 @@ class Trainer:
         numbers = np.arange(done * stage.batch, len(samples)).reshape(-1, stage.batch)
         first = self.fabric.global_rank * share
         mine = Subset(samples, numbers[:, first : first + share].ravel().tolist())
-        loader = iter(DataLoader(mine, share // config.accumulate, num_workers=config.workers))
+        loader = loaded(DataLoader(mine, share // config.accumulate, num_workers=config.workers))
         for _ in numbers:
             record = self.iterate(itertools.islice(loader, config.accumulate))
             self.log(stage, record)
             progress.update()
             progress.set_postfix(loss=f'{record["loss"]:.3f}', refresh=False)
-            late = self.fabric.broadcast(time.monotonic() > self.deadline)
+            # Of any process: a signal may reach one alone.
+            late = torch.tensor(float(time.monotonic() > self.deadline), device=self.device)
+            late = bool(self.fabric.all_reduce(late, reduce_op='max'))
             last = self.iteration == config.iterations
             if self.iteration % config.validate_every == 0 or last:
                 self.checkpoint(stage.size)
@@ -182,22 +220,33 @@ class Trainer:
         record = self.fabric.all_reduce(torch.stack(records).mean(0), reduce_op='mean')
         if not torch.isfinite(record[0]):
             raise DarError(
-                f'the loss is {record[0].item()} at iteration {self.iteration}: --resume goes on '
-                f'from {self.out / "last"}, with a lower optimizer.peak perhaps'
+                f'the loss is {record[0].item()} at iteration {self.iteration}: {self.cure()}'
             )
-        self.fabric.clip_gradients(
-            self.losses,
-            self.optimizer,
-            max_norm=config.optimizer.clip,
-            # With fp16's scaled loss gradients overflow now and then: the scaler skips that step.
-            error_if_nonfinite=config.precision != '16-mixed',
+        norm = self.fabric.clip_gradients(
+            self.losses, self.optimizer, max_norm=config.optimizer.clip, error_if_nonfinite=False
         )
-        self.optimizer.step()
+        self.step(bool(torch.isfinite(whole({'norm': norm}, True)['norm'])))
         self.iteration += 1
         if self.average is not None:
             self.update_average()
         names = ('loss', *(f'{name}_loss' for name in last))
         return {'rate': rate, **dict(zip(names, record.tolist()))}
+
+    def step(self, finite):
+        """Let the optimizer step if its gradients are `finite`; DarError after BAD_STEPS."""
+        # fp16's scaler skips that step by itself, and lowers the scale.
+        if finite or self.config.precision == '16-mixed':
+            self.optimizer.step()
+        self.bad_steps = 0 if finite else self.bad_steps + 1
+        if self.bad_steps == BAD_STEPS:
+            raise DarError(
+                f'the gradients of {BAD_STEPS} iterations up to {self.iteration} were not finite: '
+                f'{self.cure()}'
+            )
+
+    def cure(self):
+        """Return what to do when numbers stop being finite."""
+        return f'--resume goes on from {self.out / "last"}, with a lower optimizer.peak perhaps'
 
     @torch.no_grad()
     def update_average(self):
@@ -235,10 +284,13 @@ class Trainer:
         """
         kept = self.kept()
         if self.leads:
-            metrics = validate(kept, self.check_frames, size)
+            metrics = validate(kept.to(self.device), self.check_frames, size)
+            if self.sharded:
+                kept.cpu()
             record = {
                 'training': asdict(self.config),
                 'iteration': self.iteration,
+                'sigma_factors': metrics.pop('sigma_factors'),
                 'validation': metrics,
             }
             tqdm.write(
@@ -257,10 +309,8 @@ class Trainer:
 
     def save_last(self):
         """Save what a run continues from."""
-        model, optimizer = self.model, whole(flat_state(self.optimizer))
-        if self.whole is not None:
-            self.whole.load_state_dict(whole(self.model.state_dict()))
-            model = self.whole
+        model = self.gathered()
+        optimizer = whole(flat_state(self.optimizer), self.leads)
         if self.leads:
             with replaced(self.out / 'last') as folder:
                 record = {'training': asdict(self.config), 'iteration': self.iteration}
@@ -280,7 +330,7 @@ class Trainer:
 
     def load_state(self):
         """Continue from `last`, exactly, if the configuration is the one it began with."""
-        folder = recovered(self.out / 'last')
+        folder = self.out / 'last'
         model, record = load_checkpoint(folder)
         if model.config != self.config.model:
             raise UsageError(f'{folder} holds a run of another `model`: begin from it with `init`')
@@ -292,18 +342,18 @@ class Trainer:
             raise UsageError(
                 f'{folder} holds a run of another {" and ".join(fixed)}: begin from it with `init`'
             )
-        if changed and self.leads:
-            tqdm.write(f'{self.config.name}: resumed with other {", ".join(changed)} than before')
+        if changed:
+            self.tell(f'resumed with other {", ".join(changed)} than before')
         self.model.load_state_dict(model.state_dict())
         if self.average is not None:
             self.average.load_state_dict(load_tensors(folder, 'average'))
         state = read_json(folder / 'state.json')
         self.iteration, self.best = state['iteration'], state['best']
         frames = len(self.train_frames)
-        if state.get('train_frames', frames) != frames and self.leads:
-            tqdm.write(
-                f'{self.config.name}: resumed with {frames} frames to train on, not with '
-                f'{state["train_frames"]} as before: its samples are others from here on'
+        if state.get('train_frames', frames) != frames:
+            self.tell(
+                f'resumed with {frames} frames to train on, not with {state["train_frames"]} as '
+                'before: its samples are others from here on'
             )
         if state.get('precision'):
             self.fabric.strategy.precision.load_state_dict(state['precision'])
@@ -311,13 +361,17 @@ class Trainer:
             self.best_size = tuple(state['best_size'])
 
     def finish(self):
-        """
-        Add what is fitted after training to the best checkpoint: uncertainty factors, row medians.
-        """
+        """Add the baseline to beat to the best checkpoint."""
         model, record = load_checkpoint(recovered(self.out / 'best'))
-        model.to(self.device)
-        record['sigma_factors'] = sigma_factors(model, self.val_frames)
         record['row_medians'] = row_medians(self.train_frames, model.config)
         record.pop('model')
         with replaced(self.out / 'best') as folder:
             save_checkpoint(folder, model, record)
+
+
+def loaded(loader):
+    """Yield batches; what a loading process finds wrong is told without its traceback."""
+    try:
+        yield from loader
+    except UsageError as error:
+        raise UsageError(str(error).strip().splitlines()[-1].split('UsageError: ')[-1]) from None

@@ -1,5 +1,6 @@
 """The network on whole data sets during training; the pipeline's figures are evaluation's."""
 
+import math
 import time
 
 import numpy as np
@@ -9,6 +10,10 @@ from dar_ros.errors import UsageError
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.training.datasets import to_canonical
 from dar_ros.training.losses import IN_RANGE, range_classes
+
+# A Laplace distribution has 75.7 % of its mass within one standard deviation, a normal one 68.3 %.
+# The factors put 70 % of the validation pixels within one sigma.
+ONE_SIGMA_SHARE = 0.70
 
 
 @torch.inference_mode()
@@ -43,16 +48,22 @@ def predictions(model, frames, size, batch=8):
 def validate(model, frames, size):
     """
     Per-step abs_rel and d1 on in-range pixels: means over images. UsageError if no frame has any.
+
+    And `sigma_factors`, a_k of every step, so that |D - D_gt| <= sigma = D * sqrt(2) * scale * a_k
+    for ONE_SIGMA_SHARE of the pixels.
     """
     began, sums, count = time.monotonic(), None, 0
+    errors = [[] for _ in range(model.config.num_steps)]  # in sigmas of factor 1
     for steps, depth, low, high in predictions(model, frames, size):
         valid = range_classes(depth, low, high) == IN_RANGE
         truth = torch.where(valid, depth, 1.0)
         pixels = valid.sum((1, 2, 3))
         scored = pixels > 0
         rows = []
-        for step in steps:
+        for step, found in zip(steps, errors):
             ratio = from_bin_space(step.depth, model.config.bin_space) / truth
+            sigma = ratio * math.sqrt(2) * torch.exp(step.log_scale)
+            found.append(((ratio - 1).abs() / sigma)[valid][::97].cpu())
             d1 = (torch.maximum(ratio, 1 / ratio) < 1.25) & valid
             error = torch.where(valid, (ratio - 1).abs(), 0.0)
             rows.append(
@@ -69,4 +80,14 @@ def validate(model, frames, size):
             f'no frame of the validation set has depth within {near:g}-{far:g} m: is it in metres?'
         )
     abs_rel, d1 = (sums / count).T.tolist()
-    return {'abs_rel': abs_rel, 'd1': d1, 'frames': count, 'seconds': time.monotonic() - began}
+    factors = [
+        round(float(torch.quantile(torch.cat(found)[:1_000_000], ONE_SIGMA_SHARE)), 4)
+        for found in errors
+    ]
+    return {
+        'abs_rel': abs_rel,
+        'd1': d1,
+        'frames': count,
+        'seconds': time.monotonic() - began,
+        'sigma_factors': factors,
+    }
