@@ -3,19 +3,9 @@
 import sys
 from pathlib import Path
 
+from dar_ros.benchmark import PARTS
 from dar_ros.cli_options import positive, print_json
 from dar_ros.errors import DarError
-
-BENCHMARK_PARTS = (  # of dar_ros.benchmark
-    'stages',
-    'backends',
-    'messages',
-    'budget',
-    'decoder',
-    'peers',
-    'node',
-    'endurance',
-)
 
 
 def add_machine_commands(command):
@@ -35,7 +25,7 @@ def add_machine_commands(command):
         'Measure stages, steps, backends, the node over DDS, peers and floors.',
         'dar benchmark --only stages node --check',
     )
-    sub.add_argument('--only', nargs='+', metavar='PART', choices=BENCHMARK_PARTS, default=())
+    sub.add_argument('--only', nargs='+', metavar='PART', choices=PARTS, default=())
     sub.add_argument('--check', action='store_true', help='exit code 1 if a check falls short')
     sub.add_argument('--json', action='store_true', help='print one JSON object')
     sub.add_argument('--model', help='bundle folder (default: the bundled model)')

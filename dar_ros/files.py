@@ -1,12 +1,19 @@
-"""Depth results as files: npy, coloured png, ply."""
+"""Depth results as files (npy, coloured png, ply), and where cached files lie."""
+
+import os
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from dar_ros.geometry import unproject
-from dar_ros.postprocess import colorize, flying_pixels
+from dar_ros.postprocess import EDGE_THRESHOLD, colorize, flying_pixels
 
-EDGE_THRESHOLD = 0.05
+
+def cache_folder(name):
+    """Return `dar_ros/NAME` in XDG_CACHE_HOME, or in ~/.cache where that is not set or empty."""
+    base = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
+    return Path(base, 'dar_ros', name)
 
 
 def write_depth(stem, frame, image, depth_range):

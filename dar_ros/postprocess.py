@@ -11,6 +11,7 @@ from dar_ros.backends.base import BEYOND, TOO_NEAR
 from dar_ros.preprocess import restore
 
 BEYOND_RANGE = ('inf', 'nan', 'clamp')
+EDGE_THRESHOLD = 0.05  # relative jump of depth that makes a flying pixel, by default
 BLOCK = 1 << 16  # pixels that are worked on at a time
 # A plane by its 1/Z: the least of four slopes in a line, as a share of the largest, between pixels
 # so many apart. Measured (docs/nav2.md): more planes stay if it is less, and more of what flies.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-PAD_COLOR = (124, 116, 104)  # ImageNet's mean: zero after normalisation
+# ImageNet's mean; the bundles were trained with it, whatever their pixel_mean.
+PAD_COLOR = (124, 116, 104)
 
 
 @dataclass(frozen=True)

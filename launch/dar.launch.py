@@ -27,7 +27,7 @@ ARGUMENTS = (
         '',
         f'true: configure and activate at once; false: a lifecycle manager will; {DEFER}',
     ),
-    ('model', '', f'Model bundle folder; {DEFER}'),
+    ('model', '', f'Folder of a model bundle, or of a training checkpoint; {DEFER}'),
     ('backend', '', f'Inference backend: auto, onnxruntime, ...; {DEFER}'),
     ('precision', '', f'auto, fp32, fp16, bf16; {DEFER}'),
     ('threads', '', f'CPU threads of the network; {DEFER}'),

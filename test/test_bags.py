@@ -106,7 +106,7 @@ def receive(process, kinds, counts=1, patience=60):
 def test_a_bag_is_a_camera(start_process, tmp_path, plugin):
     """Its images and calibration as recorded, under stamps of now that pair."""
     bag = write_bag(tmp_path / 'bag', drive(), plugin)
-    process = start_process('dar_ros.ros.camera', '-p', f'source:={bag}')
+    process = start_process('dar_ros.ros.camera', '-p', f'source:={bag}', '-p', 'fov:=90')
     got = receive(process, {'image': Image, 'camera_info': CameraInfo}, 9)
     shades = [int(image_to_rgb(msg)[0, 0, 0]) for msg in got['image'][1:9]]
     start = [20, 60, 100, 140].index(shades[0])
@@ -117,6 +117,7 @@ def test_a_bag_is_a_camera(start_process, tmp_path, plugin):
         own = focals[msg.header.stamp.sec, msg.header.stamp.nanosec]
         assert own == 100 + (int(msg.data[0]) - 20) // 40
     assert got['camera_info'][0].d[0] == pytest.approx(0.1)
+    assert 'fov without effect: the bag has the camera_info' in process.log.read_text()
 
 
 def test_stamps_are_kept_on_request(start_process, tmp_path):

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dar_ros import cli, cli_machine
+from dar_ros import cli
 from dar_ros.benchmark import CHECKS, NEEDS, PARTS, Bench, Part, budget, judge, run
 from dar_ros.benchmark import stages as stages_part
-from dar_ros.benchmark.timing import interleaved
+from dar_ros.benchmark.timing import interleaved, median_ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {
@@ -63,7 +63,6 @@ def test_checks_have_the_agreed_names_and_limits():
     assert set(CHECKS) - set(LIMITS) == {'decoder_cached_over_recompute'}
     assert CHECKS['decoder_cached_over_recompute'] == ('decoder', 'max', None)
     assert {part for part, _, _ in CHECKS.values()} <= set(PARTS)
-    assert cli_machine.BENCHMARK_PARTS == PARTS
 
 
 def test_checks_are_judged_by_their_limits():
@@ -90,6 +89,21 @@ def test_rounds_are_interleaved():
     order = []
     times = interleaved({name: lambda name=name: order.append(name) for name in 'ab'}, 3)
     assert order == ['a', 'b'] * (len(order) // 2) and {len(t) for t in times.values()} == {3}
+
+
+def test_a_ratio_is_the_median_of_the_rounds():
+    assert median_ratio([1, 2, 9], [1, 4, 3]) == 1  # of the medians: 2 / 3
+
+
+def in_rounds(times):
+    """Return a stand-in for `interleaved`: calls each side once, and says what it took."""
+
+    def measured(calls, rounds):
+        for call in calls.values():
+            call()
+        return {name: times.get(name, [1, 4, 3]) for name in calls}
+
+    return measured
 
 
 def test_stages_hold_every_stage_and_every_step(bench):
@@ -156,13 +170,15 @@ def test_a_backend_that_crashes_is_reported(tmp_path, monkeypatch):
     assert '-11' in figures('crash')['error']
 
 
-def test_cached_and_recomputed_decoder_agree(bench, small_edge):
+def test_cached_and_recomputed_decoder_agree(bench, small_edge, monkeypatch):
     from dar_ros.benchmark import decoder
 
+    monkeypatch.setattr(decoder, 'interleaved', in_rounds({'cached': [1, 2, 9]}))
     bench.__dict__['edge'] = small_edge
     part = decoder.run(bench)
     limit = part.limits['decoder_cached_over_recompute']
-    assert part.values['decoder_cached_over_recompute'] > 0 and 0 < limit < 1.15
+    assert part.values['decoder_cached_over_recompute'] == 1 and 0 < limit < 1.15
+    assert part.tables[0][2][-1][:2] == ('ratio', 1)
 
 
 def test_a_decoder_that_disagrees_is_an_error():
@@ -174,16 +190,18 @@ def test_a_decoder_that_disagrees_is_an_error():
         _compare([depth, depth], [depth, depth + 0.01], 'log')
 
 
-def test_peers_run_at_the_same_size(bench, small_edge):
+def test_peers_run_at_the_same_size(bench, small_edge, monkeypatch):
     pytest.importorskip('transformers', reason='transformers is not installed (extra: bench)')
     from dar_ros.benchmark import peers
 
+    monkeypatch.setattr(peers, 'interleaved', in_rounds({'dar_edge, K = 5': [1, 2, 9]}))
     bench.__dict__['edge'] = small_edge
     part = peers.run(bench)
     names = [row[0] for row in part.tables[0][2]]
     assert 'Depth Anything V2 Small' in names and len(names) == 8
-    assert '112x64' in part.tables[0][0]
-    assert set(part.values) == {'edge_k5_over_dav2s', 'edge_k2_over_dav2s'}
+    assert '64x112' in part.tables[0][0]  # rows x columns, as every size of a network
+    assert part.values == {'edge_k5_over_dav2s': 1, 'edge_k2_over_dav2s': 1}
+    assert {row[0]: row[3] for row in part.tables[0][2]}['dar_edge, K = 5'] == 1
 
 
 def test_memory_is_read_through_a_run(bench, bundle, monkeypatch):

@@ -12,15 +12,18 @@ import pytest
 pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
 
 import rclpy
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from dar_ros.errors import UsageError
-from dar_ros.ros.camera import rgb_to_jpeg
+from dar_ros.geometry import Intrinsics
+from dar_ros.ros.camera import idle_of_lens, rgb_to_jpeg
 from dar_ros.ros.compressed import compressed_to_rgb
 from dar_ros.ros.conversions import image_to_rgb
-from dar_ros.ros.sources import open_source
+from dar_ros.ros.sources import Shot, open_source
 
 
 def receive(count, patience=60):
@@ -177,6 +180,47 @@ def test_an_integer_serves_as_a_float(start_process, pictures):
     start_process('dar_ros.ros.camera', '-p', f'source:={pictures}', '-p', 'fov:=90')
     _, infos = receive(1)
     assert infos[0].k[0] == pytest.approx(30)
+
+
+def test_parameters_are_read_at_start_only(start_process, client, pictures):
+    start_process('dar_ros.ros.camera', '-p', f'source:={pictures}')
+    updates = [
+        Parameter('fov', value=90.0),
+        Parameter('rate', value=30.0),
+        Parameter('use_sim_time', value=True),
+    ]
+    request = SetParameters.Request(parameters=[update.to_parameter_msg() for update in updates])
+    *ours, foreign = client.call(SetParameters, '/dar_camera/set_parameters', request).results
+    assert all(not result.successful and 'read-only' in result.reason for result in ours)
+    assert foreign.successful
+
+
+@pytest.mark.parametrize(
+    'known, given, idle',
+    [
+        ({}, {'fov': 70.0}, []),
+        ({}, {'focal': 55.0, 'cx': 20.0}, []),
+        ({}, {'fov': 70.0, 'cx': 20.0}, ['cx']),
+        ({}, {'fov': 70.0, 'focal': 55.0, 'cy': 20.0}, ['fov']),
+        ({'intrinsics': Intrinsics.from_fov(70, 64, 48)}, {'fov': 70.0, 'focal': 1.0}, ['focal']),
+        ({'info': CameraInfo()}, {'fov': 70.0, 'focal': 55.0}, ['fov', 'focal']),
+        ({'info': CameraInfo()}, {}, []),
+    ],
+)
+def test_which_parameters_of_the_lens_are_idle(known, given, idle):
+    lens = {name: given.get(name, 0.0) for name in ('fov', 'focal', 'cx', 'cy')}
+    assert idle_of_lens(Shot(**known), lens)[0] == idle
+
+
+def test_a_parameter_without_effect_is_warned_of(start_process, pictures):
+    source = ('-p', f'source:={pictures}', '-p', 'loop:=false', '-p', 'rate:=50.0')
+    lens = ('-p', 'focal:=55.0', '-p', 'cx:=20.0')
+    for arguments, told in (((*lens, '-p', 'fov:=90.0'), True), (lens, False)):
+        process = start_process('dar_ros.ros.camera', *source, *arguments)
+        assert process.wait(60) == 0
+        log = process.log.read_text()
+        assert ('fov without effect: focal is used' in log) == told
+        assert ('without effect' in log) == told
 
 
 @pytest.mark.parametrize('source', ['/no/such/place', '{tmp}'])

@@ -11,7 +11,6 @@ import pytest
 
 from dar_ros.backends.engine_cache import (
     EngineCache,
-    cache_folder,
     locked,
     read_sealed,
     write_sealed,
@@ -222,12 +221,12 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_cure(tmp_path):
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    assert cache_folder() == tmp_path / 'dar_ros' / 'engines'
+    assert EngineCache().folder == tmp_path / 'dar_ros' / 'engines'
     monkeypatch.delenv('XDG_CACHE_HOME')
     monkeypatch.setenv('HOME', str(tmp_path))
-    assert cache_folder() == tmp_path / '.cache' / 'dar_ros' / 'engines'
-    EngineCache()
-    assert os.stat(cache_folder()).st_mode & 0o077 == 0
+    folder = EngineCache().folder
+    assert folder == tmp_path / '.cache' / 'dar_ros' / 'engines'
+    assert os.stat(folder).st_mode & 0o077 == 0
 
 
 def test_the_json_says_what_the_engine_is_for(cache):

@@ -1,4 +1,4 @@
-"""The network against METHOD: caching, causality, windows, injection, gradients, camera scale."""
+"""The network: caching, causality, windows, injection, gradients, camera scale."""
 
 from dataclasses import replace
 
@@ -178,7 +178,7 @@ def test_candidates_change_the_output_of_their_step():
 
 @torch.inference_mode()
 def test_the_next_step_sees_what_the_injection_made():
-    """r_k, the injection's output, is fed back, and not the transformer's (METHOD, mistakes)."""
+    """r_k, the injection's output, is fed back, and not the transformer's."""
     model = build()
     encoded, trace = run(model, *inputs())
     _, out, before, _ = trace[1]

@@ -88,7 +88,8 @@ def test_nav2_marks_and_clears_at_all(layer, node_side):
     mark, clear = sources(layer)['dar_mark'], sources(layer)['dar_clear']
     assert (mark['marking'], mark['clearing']) == (True, False)
     assert (clear['marking'], clear['clearing']) == (False, True)
-    assert 0 < mark['min_obstacle_height'] < mark['max_obstacle_height']
+    # Above the error of the floor on real images: 37 % of the camera's height (docs/nav2.md).
+    assert 0.37 * HEIGHT < mark['min_obstacle_height'] < mark['max_obstacle_height']
     assert clear['min_obstacle_height'] < 0 < mark['max_obstacle_height']
     assert mark['obstacle_max_range'] < clear['raytrace_max_range'] < node_side['depth_max']
 

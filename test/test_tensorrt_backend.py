@@ -19,11 +19,12 @@ import fake_tensorrt
 
 from dar_ros.backends import cuda, open_backend, tensorrt_build
 from dar_ros.backends.base import self_test
-from dar_ros.backends.engine_cache import cache_folder, read_sealed
+from dar_ros.backends.engine_cache import read_sealed
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.backends.tensorrt_backend import TensorRTBackend
 from dar_ros.cli import main
 from dar_ros.errors import BackendError
+from dar_ros.files import cache_folder
 from dar_ros.serving import Serving
 
 DEVICES = sorted(fake_cuda.DEVICES)
@@ -234,7 +235,7 @@ def test_an_engine_that_the_library_refuses_is_built_again(gpu, bundle, monkeypa
 def test_a_shortage_of_memory_costs_no_engine(gpu, bundle, monkeypatch):
     """TensorRT returns nothing then, as it does of a foreign engine."""
     TensorRTBackend(bundle, 'fp32').close()
-    files = sorted((path, path.read_bytes()) for path in cache_folder().iterdir())
+    files = sorted((path, path.read_bytes()) for path in cache_folder('engines').iterdir())
     built = len(fake_tensorrt.builds)
 
     def short(self, plan):
@@ -246,7 +247,7 @@ def test_a_shortage_of_memory_costs_no_engine(gpu, bundle, monkeypatch):
         with pytest.raises(BackendError, match='cannot load its encoder: Could not deserialize'):
             TensorRTBackend(bundle, 'fp32')
     assert not gpu.memory and not gpu.host
-    assert sorted((path, path.read_bytes()) for path in cache_folder().iterdir()) == files
+    assert sorted((path, path.read_bytes()) for path in cache_folder('engines').iterdir()) == files
     self_test(TensorRTBackend(bundle, 'fp32'))
     assert len(fake_tensorrt.builds) == built
 

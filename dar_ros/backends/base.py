@@ -13,7 +13,7 @@ TOO_NEAR, IN_RANGE, BEYOND = 0, 1, 2
 SELF_TEST_TOLERANCE = 0.01  # relative depth: of a pixel that is right, and of the mean error
 SELF_TEST_SHARES = 0.99, 0.9  # of pixels that must be right: after step 1, after later ones
 SCALE_TOLERANCE = 0.1  # relative uncertainty
-# Inputs of step.onnx, and the outputs of the step before that they are.
+# What a step hands on: {input of step.onnx: the output of the step before that it gets}.
 HANDED_ON = {
     'latent': 'next_latent',
     'low': 'next_low',

@@ -15,25 +15,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dar_ros.errors import BackendError
+from dar_ros.files import cache_folder
 
 SCHEMA = 1
 LOCK_PERIOD = 0.2  # seconds between two looks at a lock that another process holds
 
 
-def cache_folder():
-    """Folder of the engines: `dar_ros/engines` in XDG_CACHE_HOME, else in ~/.cache."""
-    base = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
-    return Path(base, 'dar_ros', 'engines')
-
-
 class EngineCache:
     """
-    A folder of engines; `key` is a dict of plain data, which must say all that an engine depends
-    on.
+    A folder of engines, by default the user's; `key` is a dict of plain data, which must say all
+    that an engine depends on.
     """
 
     def __init__(self, folder=None):
-        self.folder = Path(folder or cache_folder())
+        self.folder = Path(folder or cache_folder('engines'))
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:

@@ -17,8 +17,8 @@ class TorchBackend(Backend):
     The network that training trains, of a bundle or of a checkpoint (model.served).
 
     `auto` is fp16 on CUDA, fp32 on the CPU. In half precision the windows, the softmax expectation
-    and the depth stay fp32 (METHOD, numbers): the network casts before them, and autocast leaves
-    them alone. `threads` is the process's number of CPU threads in torch; None leaves it.
+    and the depth stay fp32: the network casts before them, and autocast leaves them alone.
+    `threads` is the process's number of CPU threads in torch; None leaves it.
 
     On CUDA every part is captured once as a CUDA graph whose inputs are the outputs of the part
     before, so that a frame is one copy to the device, one launch a part, one copy back.

@@ -78,7 +78,7 @@ def _processor(pipeline):
     """Return a function that takes the n-th frame from message to messages."""
     from std_msgs.msg import Header
 
-    from dar_ros.postprocess import colorize, flying_pixels
+    from dar_ros.postprocess import EDGE_THRESHOLD, colorize, flying_pixels
     from dar_ros.ros import conversions
 
     random, header = np.random.default_rng(0), Header(frame_id='camera')
@@ -96,7 +96,7 @@ def _processor(pipeline):
         conversions.metres_to_image(frame.depth, header)
         conversions.metres_to_image(frame.sigma, header)
         conversions.rgb_to_image(colorize(frame.depth, near, far), header)
-        flying = flying_pixels(frame.depth, 0.05)
+        flying = flying_pixels(frame.depth, EDGE_THRESHOLD)
         conversions.cloud(frame.depth, intrinsics, header, image, flying)
 
     return process

@@ -19,7 +19,7 @@ from dar_ros.benchmark import Part
 from dar_ros.benchmark.listener import HEARD
 from dar_ros.benchmark.processes import started
 from dar_ros.benchmark.stages import VIEWS
-from dar_ros.benchmark.timing import WARM_UPS, copy_seconds, p50, p50_p95
+from dar_ros.benchmark.timing import WARM_UPS, copy_seconds, median_ratio, p50, p50_p95
 from dar_ros.geometry import Intrinsics
 from dar_ros.ros.middleware import isolate
 
@@ -44,7 +44,8 @@ def run(bench):
             times, floors = _measure(node, size, bench.rounds)
             part.tables.append(_table(view, size, times, floors))
             warm = sum(copy_seconds(count, bench.rounds) for count in bytes_moved(size).values())
-            part.data[view] = round(_sum(times) / _sum(floors), 3)
+            ratio = median_ratio(*(sum(map(np.array, x.values())) for x in (times, floors)))
+            part.data[view] = round(ratio, 3)
             part.notes.append(
                 f'{view}: {part.data[view]} times the floor. The same bytes between warm buffers '
                 f'take {warm * 1000:.2f} ms.'

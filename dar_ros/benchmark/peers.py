@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 
 from dar_ros.benchmark import Part
-from dar_ros.benchmark.timing import interleaved, p50, p50_p95
+from dar_ros.benchmark.timing import interleaved, median_ratio, p50_p95
 
 OPSET = 18
 
@@ -39,15 +39,13 @@ def run(bench):
     calls['Depth Anything V2 Small'] = lambda: peer.run(None, {'pixels': pixels})
     calls['ViT-S/14 alone'] = lambda: vit.run(None, {'pixels': pixels})
     times = interleaved(calls, bench.rounds)
-    dav2s = np.array(times['Depth Anything V2 Small'])
+    over = {name: median_ratio(times[name], times['Depth Anything V2 Small']) for name in calls}
     part = Part()
     for k in (5, 2):
-        # The median of the ratios of a round: both sides saw the same machine.
-        ratio = np.median(np.array(times[f'dar_edge, K = {k}']) / dav2s)
-        part.values[f'edge_k{k}_over_dav2s'] = round(float(ratio), 3)
-    rows = [(name, *p50_p95(times[name]), p50(times[name]) / p50(dav2s)) for name in calls]
+        part.values[f'edge_k{k}_over_dav2s'] = round(over[f'dar_edge, K = {k}'], 3)
+    rows = [(name, *p50_p95(times[name]), over[name]) for name in calls]
     height, width = bundle.input_size
-    title = f'Peers at {width}x{height}, onnxruntime fp32, {bench.threads} threads, random weights'
+    title = f'Peers at {height}x{width}, onnxruntime fp32, {bench.threads} threads, random weights'
     part.tables.append((title, ('network', 'p50 ms', 'p95 ms', 'over the peer'), rows))
     backend.close()
     return part

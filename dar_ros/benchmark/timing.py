@@ -40,6 +40,11 @@ def p50(seconds):
     return float(np.median(seconds))
 
 
+def median_ratio(above, below):
+    """Median of the rounds' ratios of two times of `interleaved`."""
+    return float(np.median(np.divide(above, below)))
+
+
 def copy_seconds(size, rounds):
     """Median seconds of a plain copy of `size` bytes between two buffers that exist already."""
     source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)

@@ -1,8 +1,8 @@
 """
 Real data sets as frames (RGB, metric depth, intrinsics), each protocol's crop and cap applied.
 
-Depth that a protocol does not score is NaN, so that whoever uses a frame needs to know no protocol
-(METHOD, evaluation protocol).
+Depth that a protocol does not score is NaN, so that whoever uses a frame needs to know no
+protocol.
 """
 
 import json

@@ -1,14 +1,13 @@
 """`dar evaluate`: a bundle, through the pipeline, against a data set's true depth."""
 
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from dar_ros.evaluation.datasets import spread
 from dar_ros.evaluation.metrics import NAMES, depth_metrics, mean_metrics
+from dar_ros.files import cache_folder
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthSettings
 from dar_ros.preprocess import ResizeSpec, canonical_scale
@@ -24,8 +23,7 @@ def frozen_test_split(frames):
     """
     from dar_ros.simulation.dataset import TEST_SEED, VERSION, generate
 
-    cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
-    folder = cache / 'dar_ros' / f'sim-test-{VERSION}'
+    folder = cache_folder(f'sim-test-{VERSION}')
     written = generate(folder, 'test', frames, TEST_SEED)  # more, if more were asked for before
     return [written[i] for i in range(frames)]
 

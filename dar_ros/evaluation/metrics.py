@@ -1,4 +1,4 @@
-"""Depth metrics of one image; reports average them over images (METHOD, evaluation protocol)."""
+"""Depth metrics of one image; reports average them over images."""
 
 import numpy as np
 

@@ -160,8 +160,8 @@ class ImageEncoder(nn.Module):
     RGB uint8 (B, H, W, 3) -> memory (B, memory_width, H/8, W/8), detail (B, latent_width, H/4,
     W/4).
 
-    The memory is what the transformer attends to (METHOD: X). The detail feeds the depth grids,
-    which are finer than the tokens, with edges that 1/8 cannot hold.
+    The memory is what the transformer attends to. The detail feeds the depth grids, which are
+    finer than the tokens, with edges that 1/8 cannot hold.
 
     Both leave normalised. A CNN's features have no scale of their own (a standard deviation of 6
     in EfficientNet-Lite with ImageNet's weights, and training may raise it), and what follows is a

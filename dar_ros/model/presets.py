@@ -21,7 +21,7 @@ class ModelConfig:
     """
 
     name: str
-    backbone: str  # any timm model with features_only
+    backbone: str  # a model of timm: any that has features_only, or a plain ViT (vit_*)
     input_size: tuple = (192, 256)  # rows, columns
     grid_fractions: tuple = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
     depth_fractions: tuple = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
@@ -160,7 +160,7 @@ _TINY_GRIDS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8)
 
 # A ViT's features come from one token in 14 pixels: resized to 1/8 they are no more, only more
 # tokens to attend to. So dar_edge's steps attend to them at 1/14, and its last token grid is no
-# finer than the encoder's: five steps then cost a fifth of the encoder on a CPU.
+# finer than the encoder's: five steps then cost a quarter to a third of the encoder on a CPU.
 PRESETS = {
     'dar_tiny': ModelConfig(
         'dar_tiny',

@@ -38,7 +38,9 @@ class CameraNode(Node):
         super().__init__('dar_camera')
 
         def value(name, default, text):
-            return declare_one(self, name, default, ParameterDescriptor(description=text))
+            # Read once, here: a change that is accepted later, and does nothing, would mislead.
+            descriptor = ParameterDescriptor(description=text, read_only=True)
+            return declare_one(self, name, default, descriptor)
 
         self.rate = value('rate', 0.0, 'Images per second; 0: as recorded or delivered, else 15.')
         source = value(
@@ -85,6 +87,10 @@ class CameraNode(Node):
             )
         }
         self.next, self.due = next(self.frames), time.monotonic()
+        lens = {'fov': self.fov, 'focal': self.focal, 'cx': self.center[0], 'cy': self.center[1]}
+        idle, why = idle_of_lens(self.next, lens)
+        if idle:
+            self.get_logger().warning(f'{", ".join(idle)} without effect: {why}')
         # Steady: it publishes no /clock, and would wait for one with use_sim_time.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.timer = self.create_timer(1 / RATE, self.tick, clock=steady)
@@ -158,6 +164,22 @@ class CameraNode(Node):
         if shot.intrinsics is None and self.fov > 0:
             return Intrinsics.from_fov(self.fov, width, height)
         return shot.intrinsics
+
+
+def idle_of_lens(shot, lens):
+    """
+    Return the names in `lens` ({parameter: value, 0 where it is not set}) that are set, and that
+    a source of such Shots does not use; and why.
+    """
+    if shot.info is not None:
+        used, why = (), 'the bag has the camera_info of its images'
+    elif shot.intrinsics is not None:
+        used, why = ('fov',), 'the simulated camera has a fov alone'
+    elif lens['focal'] > 0:
+        used, why = ('focal', 'cx', 'cy'), 'focal is used'
+    else:
+        used, why = ('fov', 'focal'), 'they are used with focal'
+    return [name for name, value in lens.items() if value and name not in used], why
 
 
 def rgb_to_jpeg(rgb, header):

@@ -1,12 +1,12 @@
 """The node's output topics: each is computed only while somebody listens to it."""
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from dar_ros.postprocess import colorize, flying_pixels
 from dar_ros.ros import conversions
+from dar_ros.ros.qos import reliable
 
 TOPICS = {
     'depth/image': Image,
@@ -30,7 +30,7 @@ class Outputs:
         try:
             for topic, (kind, depth) in topics.items():
                 self._publishers[topic] = node.create_publisher(
-                    kind, topic, QoSProfile(depth=depth), **override
+                    kind, topic, reliable(depth), **override
                 )
         except Exception:  # an override that does not exist: leave nothing behind
             self.destroy()

@@ -10,7 +10,7 @@ from rclpy.parameter import Parameter as RosParameter
 from dar_ros.backends import BACKENDS, PRECISIONS
 from dar_ros.errors import UsageError
 from dar_ros.pipeline import DepthSettings
-from dar_ros.postprocess import BEYOND_RANGE
+from dar_ros.postprocess import BEYOND_RANGE, EDGE_THRESHOLD
 
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
 TRANSPORTS = ('raw', 'compressed')
@@ -47,7 +47,13 @@ class Parameter:
 
 
 PARAMETERS = (
-    Parameter('model', '', 'Model bundle folder; empty: the bundled dar_tiny.', read_only=True),
+    Parameter(
+        'model',
+        '',
+        'Folder of a model bundle, or of a training checkpoint (by torch); empty: the bundled '
+        'dar_tiny.',
+        read_only=True,
+    ),
     Parameter(
         'backend',
         'auto',
@@ -56,7 +62,12 @@ PARAMETERS = (
         read_only=True,
     ),
     Parameter(
-        'precision', 'auto', 'Arithmetic of the backend.', choices=PRECISIONS, read_only=True
+        'precision',
+        'auto',
+        'Arithmetic of the backend; auto is fp16 on a GPU, or fp32 where that computes wrongly, '
+        'and fp32 on a CPU.',
+        choices=PRECISIONS,
+        read_only=True,
     ),
     Parameter(
         'threads',
@@ -113,8 +124,9 @@ PARAMETERS = (
     ),
     Parameter(
         'edge_threshold',
-        0.05,
-        'Relative depth jump on both sides that drops a pixel from the cloud; 0: off.',
+        EDGE_THRESHOLD,
+        'Relative depth jump on both sides that drops a pixel from the cloud, unless a plane goes '
+        'on there; 0: off.',
         (0.0, 1.0),
     ),
     Parameter(
@@ -127,7 +139,7 @@ PARAMETERS = (
     Parameter(
         'min_rate',
         0.0,
-        'Depth images a second below which /diagnostics warns; 0: off.',
+        'Depth images a second below which /diagnostics warns, while somebody listens; 0: off.',
         (0.0, 1000.0),
     ),
 )

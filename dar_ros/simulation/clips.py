@@ -6,7 +6,7 @@ import numpy as np
 
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation.dataset import SPLITS, TEST_SEED, worth_keeping
-from dar_ros.simulation.renderer import Renderer
+from dar_ros.simulation.renderer import Renderer, exposed
 from dar_ros.simulation.scenes import make_scene
 from dar_ros.simulation.stock import Stock
 from dar_ros.simulation.viewpoints import camera_pose
@@ -47,11 +47,9 @@ def moving_views(count, length, size=(240, 320), seed=TEST_SEED):
 def take(renderer, pose):
     """Render a pose (see Renderer.render), automatically exposed, as a View."""
     frame = renderer.render(*pose)
-    gain = min(118 / max(frame.image.mean(), 8), 4)
-    image = np.clip(frame.image * gain, 0, 255).astype(np.uint8)
     rotation = renderer.data.cam_xmat[0].reshape(3, 3) * [1, -1, -1]  # MuJoCo: y up, z back
     position = renderer.data.cam_xpos[0].copy()
-    return View(image, frame.depth, frame.intrinsics, rotation, position)
+    return View(exposed(frame.image), frame.depth, frame.intrinsics, rotation, position)
 
 
 def _scenes(count, fov, size, seed):

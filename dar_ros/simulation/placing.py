@@ -124,6 +124,11 @@ def hang(scene, rng, stock, length, width):
 
 
 def furnish(scene, rng, length, width, wall_items, wall_count, floor_items, floor_count):
+    """
+    Put `wall_count` things against the walls and `floor_count` on the floor, where there is room.
+
+    `wall_items` and `floor_items` are functions of the random generator that make an item.
+    """
     for _ in range(wall_count):
         against_wall(scene, rng, length, width, wall_items[rng.integers(len(wall_items))](rng))
     for _ in range(floor_count):
@@ -150,6 +155,7 @@ def furnish_room(scene, rng, stock, length, width):
 
 
 def lamps(scene, rng, length, width, height):
+    """Hang one to three lamps below a ceiling of that height; draw the light that has no place."""
     for i in range(int(rng.integers(1, 4))):
         x, y = rng.uniform(-0.35, 0.35, 2) * (length, width)
         scene.lights.append(

@@ -308,6 +308,12 @@ def _add_meshes(spec, meshes):
                 )
 
 
+def exposed(image):
+    """Return an image, uint8 (H, W, 3), as a camera that sets its exposure by the mean has it."""
+    gain = min(118 / max(image.mean(), 8), 4)
+    return np.clip(image * gain, 0, 255).astype(np.uint8)
+
+
 def _xml(pool, height, width):
     assets, geoms = [], []
     for i, (_, _, meters) in enumerate(pool):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dar_ros.simulation.renderer import Frame, Renderer
+from dar_ros.simulation.renderer import Frame, Renderer, exposed
 from dar_ros.simulation.scenes import make_scene
 
 CAMERA_HEIGHT = 1.1  # metres
@@ -14,7 +14,7 @@ class RoomCamera:
     """
     Frames of one seeded room at any time; the path stays in the room's middle and repeats.
 
-    `size` in pixels, `hfov` in degrees.
+    `height` and `width` in pixels, `hfov` in degrees.
     """
 
     def __init__(self, height, width, hfov=70.0, seed=0):
@@ -46,6 +46,5 @@ class RoomCamera:
     def frame(self, seconds) -> Frame:
         """Render the Frame at a time in seconds, automatically exposed."""
         frame = self.renderer.render(*self.pose(seconds), self.hfov)
-        gain = min(118 / max(frame.image.mean(), 8), 4)
-        frame.image = np.clip(frame.image * gain, 0, 255).astype(np.uint8)
+        frame.image = exposed(frame.image)
         return frame

@@ -18,10 +18,12 @@ def post(x, y, z, radius, height, color, material='plain'):
 
 
 def wood(rng):
+    """Return the name of a wooden material."""
     return f'wood/solid/{rng.integers(100)}'
 
 
 def paint(rng):
+    """Return a colour (r, g, b), 0 to 1, of any brightness and little saturation."""
     return tuple(rng.uniform(0.15, 0.95) * (1 + rng.uniform(-0.25, 0.25, 3)))
 
 
