@@ -23,6 +23,7 @@ from dar_ros.ros import parameters
 from dar_ros.ros.compressed import compressed_to_rgb
 from dar_ros.ros.conversions import image_to_rgb, intrinsics_from_info, is_rectified, shape_warning
 from dar_ros.ros.health import Health, diagnostics
+from dar_ros.ros.lifecycle import refuse_wrong_transitions
 from dar_ros.ros.memory import keep_freed_memory
 from dar_ros.ros.outputs import OF_CALIBRATED, Outputs
 from dar_ros.ros.pairing import CameraInfos
@@ -44,6 +45,7 @@ class DarNode(LifecycleNode):
 
     def __init__(self, **kwargs):
         super().__init__('dar', **kwargs)
+        refuse_wrong_transitions(self)
         # First what destroy_node needs: a bad parameter leads straight there.
         self.serving, self.outputs, self.health = None, None, Health()
         self._worker, self._subscriptions_made, self._timer = None, [], None
