@@ -25,7 +25,7 @@ setup(
     ],
     install_requires=['setuptools'],
     extras_require={
-        # What the node and `dar predict` need; rosdep brings the same under ROS.
+        # What the node and `dar predict` need; rosdep brings all but onnxruntime under ROS.
         'runtime': ['numpy', 'opencv-python-headless', 'onnxruntime', 'tqdm'],
         # ROS 2 Kilted from PyPI, where no ROS is installed (x86_64).
         'ros': [

@@ -37,6 +37,7 @@ ARGUMENTS = (
     ('depth_max', '', f'Farthest depth in metres; {DEFER}'),
     ('depth_scale', '', f'Calibration factor on depth; {DEFER}'),
     ('rectify', '', f'true: undistort the image by camera_info first; {DEFER}'),
+    ('image_rectified', '', f'Whether the image comes rectified: auto, true, false; {DEFER}'),
     ('image', 'image', "Image topic to subscribe to; compressed: without its '/compressed'."),
     ('camera_info', 'camera_info', 'CameraInfo topic to subscribe to.'),
     ('points', 'depth/points', 'Topic that the cloud is published on.'),
@@ -70,6 +71,7 @@ OVERRIDES = {
     'depth_max': float,
     'depth_scale': float,
     'rectify': bool,
+    'image_rectified': str,
     'image_transport': str,
 }
 

@@ -214,6 +214,10 @@ def test_rectified_images_are_played_with_the_camera_they_are_of(tmp_path):
         (shot,) = shots(write_bag(tmp_path / topic, messages))
         assert intrinsics_from_info(shot.info, SIZE) == camera
         assert shot.info.d[0] == distortion and list(shot.info.p) == list(info.p)
+    info.d[:] = 0  # image_proc passed the raw image on
+    messages = [('/cam/image_rect', 1000, image(1000, 20)), ('/cam/camera_info', 1000, info)]
+    (shot,) = shots(write_bag(tmp_path / 'straight', messages))
+    assert intrinsics_from_info(shot.info, SIZE) == of_k
 
 
 def test_topics_are_found_or_asked_for(tmp_path):

@@ -76,7 +76,31 @@ def test_a_rectified_image_is_of_the_projection_matrix():
         '/cam/image_raw',
         '/rect/image',
     )
-    assert [conversions.is_rectified(name) for name in names] == [True, True, False, False]
+    found = [bool(conversions.is_rectified(name)) for name in names]
+    assert found == [True, True, False, False]
+    for name in names:  # a word for it counts more than a name
+        assert conversions.is_rectified(name, 'true') is True
+        assert conversions.is_rectified(name, 'false') is False
+
+
+def test_image_proc_passes_an_image_without_distortion_on_as_it_is():
+    """Its image_rect is then of K, even if P has another focal length."""
+    source = info(d=[0.0] * 5)
+    source.p[0], source.p[5] = 450.0, 460.0
+    by_name = conversions.is_rectified('/cam/image_rect')
+    of_k, of_p = Intrinsics(500, 510, 320, 240), Intrinsics(450, 460, 320, 240)
+    for d, rectified, camera in (
+        ([0.0] * 5, by_name, of_k),
+        ([], by_name, of_k),
+        ([0.1, 0.0, 0.0, 0.0, 0.0], by_name, of_p),
+        ([0.0] * 5, conversions.is_rectified('/cam/image', 'true'), of_p),
+        ([0.1, 0.0, 0.0, 0.0, 0.0], False, of_k),
+    ):
+        source.d = d
+        assert conversions.intrinsics_from_info(source, (480, 640), rectified) == camera
+        if rectified is by_name:
+            played = conversions.rectified_info(source)
+            assert conversions.intrinsics_from_info(played, (480, 640)) == camera
 
 
 def test_a_damaged_projection_is_replaced():

@@ -1,6 +1,8 @@
 """What errors say to install."""
 
+import os
 import re
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -39,6 +41,21 @@ def test_an_extra_is_named_by_its_packages(monkeypatch):
 
     monkeypatch.setattr(metadata, 'requires', missing)
     assert "pip install '.[train]'" in cures.extra_install('train')
+
+
+@pytest.mark.parametrize('version, pin', [('1.21.5', 'numpy<2'), ('2.3.5', 'numpy<3')])
+@pytest.mark.parametrize('file', ['README.md', 'docs/tensorrt.md'])
+def test_what_the_readme_installs_keeps_the_major_version_of_numpy(tmp_path, file, version, pin):
+    """`numpy<2` cannot be installed where ROS itself is built with NumPy 2, as on Ubuntu 26.04."""
+    (words,) = re.findall(r'"numpy<\$\(.*\)"', (ROOT / file).read_text())
+    (tmp_path / 'numpy.py').write_text(f'__version__ = {version!r}')
+    (tmp_path / 'python3').symlink_to(sys.executable)
+    paths = os.pathsep.join([str(tmp_path), os.environ['PATH']])
+    environment = {**os.environ, 'PATH': paths, 'PYTHONPATH': str(tmp_path)}
+    said = subprocess.run(
+        ['sh', '-c', f'echo {words}'], env=environment, capture_output=True, text=True
+    )
+    assert said.stdout.strip() == pin, said.stderr
 
 
 def test_what_the_makefile_pins_installs_on_every_supported_python():

@@ -72,6 +72,31 @@ def test_a_missing_extra_is_named_with_its_cure():
     assert done.stderr.count('\n') == 1 and 'dar_ros' not in done.stderr.removeprefix(start)
 
 
+def test_a_missing_onnxruntime_is_one_line_with_its_cure(tmp_path):
+    """No rosdep brings it: the command says so, and so does the node's log at configure."""
+    cure = f'onnxruntime is not installed; {sys.executable} -m pip install onnxruntime'
+    picture = tmp_path / 'a.png'
+    picture.write_bytes(b'')
+    words = ['predict', str(picture), '--fov', '70', '--out', str(tmp_path)]
+    words += ['--backend', 'onnxruntime']  # where a GPU is, auto may do without
+    done = run(['onnxruntime'], f'from dar_ros.cli import main\nsys.exit(main({words}))')
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and cure in done.stderr
+    need('rclpy', 'ros')
+    done = run(
+        ['onnxruntime'],
+        'import rclpy\n'
+        'from dar_ros.ros.node import DarNode\n'
+        'rclpy.init()\n'
+        'backend = rclpy.Parameter("backend", value="onnxruntime")\n'
+        'node = DarNode(parameter_overrides=[backend])\n'
+        'print(node.trigger_configure().name)\n'
+        'node.destroy_node()\nrclpy.shutdown()',
+    )
+    assert done.stdout == 'FAILURE\n', done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if '[ERROR]' in line]
+    assert cure in line
+
+
 def test_rendering_and_training_share_a_process():
     """Mesa's LLVM before torch's used to end in a segmentation fault."""
     need('mujoco', 'sim')

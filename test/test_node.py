@@ -87,7 +87,11 @@ def test_bad_parameters_change_nothing(node, client, rgb):
 
 def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
     client.ask(rgb)
-    began = time.monotonic()
+    began, sent = time.monotonic(), 0
+
+    def refused():
+        return int(client.status()[2]['refused'])
+
     for count, (changes, word) in enumerate(
         (
             ({'encoding': 'xyz9'}, 'unknown encoding'),
@@ -98,16 +102,20 @@ def test_bad_images_are_refused_and_the_next_is_served(node, client, rgb):
         ),
         1,
     ):
-        bad = client.send(rgb, **changes)
-        assert client.sees(DiagnosticStatus.WARN, f'frame refused: {word}')
+        before = client.second
+        # Best effort may lose an image: then the like of it is sent once more.
+        assert client.told(rgb, DiagnosticStatus.WARN, f'frame refused: {word}', **changes)
+        bad = {*range(before + 1, client.second + 1)}
+        sent += len(bad)
         client.ask(rgb)
-        assert bad not in client.received['depth/image']
-        assert client.spin_until(lambda n=count: client.status()[2]['refused'] == str(n))
+        assert not bad & client.received['depth/image'].keys()
+        assert client.spin_until(lambda n=count, most=sent: n <= refused() <= most)
     assert node.poll() is None
     assert 'frame lost: unknown encoding' in node.log.read_text()
+    before = refused()
     for _ in range(20):
         client.send(rgb, encoding='xyz9')
-    assert client.spin_until(lambda: int(client.status()[2]['refused']) > 8)
+    assert client.spin_until(lambda: refused() > before + 3)
     lines = node.log.read_text().count('frame lost')
     assert lines <= 2 + (time.monotonic() - began) / THROTTLE  # a log must not fill the disk
 

@@ -65,16 +65,20 @@ def test_rectify(start_process, client, rgb, pipeline):
     assert client.told(rgb, DiagnosticStatus.OK, 'running', camera=camera)
 
 
-@pytest.mark.parametrize('rectify', ['false', 'true'])
-def test_a_rectified_image_is_of_p_whatever_the_lens(start_process, client, rgb, rectify):
+@pytest.mark.parametrize(
+    'topic, said, rectify',
+    [('image_rect', 'auto', 'false'), ('image_rect', 'auto', 'true'), ('small', 'true', 'true')],
+)
+def test_a_rectified_image_is_of_p_whatever_the_lens(
+    start_process, client, rgb, topic, said, rectify
+):
     """
     image_proc's image_rect comes with the camera's own camera_info: D of the lens, and P. It is
-    not straightened again.
+    not straightened again. Under another name, as after a resize, somebody must say so.
     """
-    process = start_process(
-        'dar_ros.ros.node', '-r', 'image:=image_rect', '-p', f'rectify:={rectify}'
-    )
-    client.images = client.node.create_publisher(Image, 'image_rect', 10)
+    options = ('-p', f'rectify:={rectify}', '-p', f'image_rectified:={said}')
+    process = start_process('dar_ros.ros.node', '-r', f'image:={topic}', *options)
+    client.images = client.node.create_publisher(Image, topic, 10)
     client.wait_for_node()
     focal = FOCAL * 0.9
     camera = {
@@ -93,3 +97,21 @@ def test_a_rectified_image_is_of_p_whatever_the_lens(start_process, client, rgb,
     assert seen.any() and np.allclose(points[seen], expected[seen], rtol=1e-5)
     assert client.told(rgb, DiagnosticStatus.OK, 'running', camera=camera)
     assert ('rectify is ignored' in process.log.read_text()) == (rectify == 'true')
+
+
+def test_a_name_may_be_wrong(start_process, client, rgb):
+    """A distorted image that is called image_rect: of K, told, and straightened if wanted."""
+    options = ('-r', 'image:=image_rect', '-p', 'image_rectified:=false')
+    start_process('dar_ros.ros.node', *options)
+    client.images = client.node.create_publisher(Image, 'image_rect', 10)
+    client.wait_for_node()
+    camera = {
+        'distortion_model': 'plumb_bob',
+        'd': [0.3, 0.0, 0.0, 0.0, 0.0],
+        'p': [99.0, 0.0, 99.0, 0.0, 0.0, 99.0, 61.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+    }
+    (info,) = client.ask(rgb, ('depth/camera_info',), camera=camera)
+    assert info.k[0] == FOCAL and info.d[0] == 0.3
+    told = 'the image is distorted; set rectify, or'
+    assert client.told(rgb, DiagnosticStatus.WARN, told, camera=camera)
+    assert client.status()[1].endswith('if it is rectified already, set image_rectified')

@@ -19,15 +19,16 @@ ROOT = Path(__file__).resolve().parents[1]
 KEYS = {
     'numpy': 'python3-numpy',
     'cv2': 'python3-opencv',
-    'onnxruntime': 'python3-onnxruntime-pip',
     'tqdm': 'python3-tqdm',
     'yaml': 'python3-yaml',
     'pytest': 'python3-pytest',
 }
-# Brought by an extra of setup.py, when somebody wants what needs it; never by rosdep.
+# Brought by an extra of setup.py, when somebody wants what needs it; never by rosdep, which would
+# install it by pip beside the system's NumPy.
 OPTIONAL = {
-    'torch', 'triton', 'timm', 'safetensors', 'lightning_fabric', 'onnx', 'onnxscript', 'mujoco',
-    'trimesh', 'PIL', 'rosbags', 'tensorrt', 'tensorrt_rtx_bindings', 'pycuda', 'cuda',
+    'onnxruntime', 'torch', 'triton', 'timm', 'safetensors', 'lightning_fabric', 'onnx',
+    'onnxscript', 'mujoco', 'trimesh', 'PIL', 'rosbags', 'tensorrt', 'tensorrt_rtx_bindings',
+    'pycuda', 'cuda',
     'transformers', 'hypothesis', 'psutil', 'catkin_pkg', 'matplotlib', 'cv_bridge',
 }  # fmt: skip
 SHIPPED = (
@@ -121,6 +122,7 @@ def test_dependencies_are_those_imported(package):
     tested = imported((ROOT / 'test').glob('*.py')) - OPTIONAL
     assert {KEYS.get(name, name) for name in tested} - run <= test
     assert not {f'python3-{name}' for name in OPTIONAL} & (run | test)
+    assert not [key for key in run | test if key.endswith('-pip')]  # beside apt's, or refused
 
 
 def test_every_executable_exists():

@@ -4,6 +4,7 @@ The parameter table: checks, atomic changes, and its three renderings (declared,
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from dar_ros.errors import UsageError
 from dar_ros.ros.outputs import TOPICS
-from dar_ros.ros.parameters import PARAMETERS, changed, check, settings
+from dar_ros.ros.parameters import PARAMETERS, changed, check, declare_one, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {p.name: p.default for p in PARAMETERS}
@@ -42,6 +43,7 @@ def test_a_change_of_several_is_atomic(bundle):
         {'depth_encoding': '8UC1'},
         {'beyond_range': 'zero'},
         {'depth_min': 30.0},
+        {'image_rectified': 'perhaps'},
         {'num_steps': 6},
         {'depth_min': 5.0, 'depth_max': 4.0},
         *({p.name: float('nan')} for p in PARAMETERS if isinstance(p.default, float)),
@@ -60,6 +62,19 @@ def test_every_parameter_is_described():
     for parameter in PARAMETERS:
         descriptor = parameter.descriptor()
         assert descriptor.description.endswith('.') and descriptor.read_only == parameter.read_only
+
+
+@pytest.mark.parametrize(
+    'given, taken', [(True, 'true'), (False, 'false'), (float('inf'), 'inf'), ('true', 'true')]
+)
+def test_a_text_may_look_like_something_else(given, taken):
+    """`image_rectified: true` is a boolean to ROS's YAML parser, and `inf` a number."""
+    node = SimpleNamespace(
+        get_parameter=lambda name: SimpleNamespace(value=given),
+        undeclare_parameter=lambda name: None,
+        declare_parameter=lambda name, value, *_, **__: SimpleNamespace(value=value),
+    )
+    assert declare_one(node, 'image_rectified', 'auto', None) == taken
 
 
 def test_config_file_lists_every_parameter_with_its_default():

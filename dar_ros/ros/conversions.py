@@ -19,6 +19,7 @@ from dar_ros.geometry import Intrinsics, rays
 from dar_ros.postprocess import row_blocks
 
 MAX_SIDE = 16384  # pixels; more is a broken header, not a camera
+BY_NAME = 'by its name'  # how an image is rectified of which nothing else says so
 MAX_FOCAL = 1000.0  # focal length and principal point, image sides; and the inverse: no lens is so
 
 _U8, _U16 = np.uint8, np.uint16
@@ -119,18 +120,23 @@ def _pixels(msg, dtype, channels, rows):
     return np.ndarray((rows, width, channels), order, data, strides=strides)
 
 
-def is_rectified(topic):
+def is_rectified(topic, said='auto'):
     """
-    Whether a topic's name says that its images are rectified: image_rect, image_rect_color ...
+    Whether the images of a topic are rectified: as `said` (true or false); or, if that is auto,
+    BY_NAME where a part of the name begins so: image_rect, image_rect_color ...
 
     image_proc publishes them beside the camera's own camera_info, whose D is that of the lens.
     """
-    return any(part.startswith('image_rect') for part in topic.split('/'))
+    if said != 'auto':
+        return said == 'true'
+    return any(part.startswith('image_rect') for part in topic.split('/')) and BY_NAME
 
 
 def rectified_info(info):
-    """Return the CameraInfo of the rectified images of a camera: K is P's, and D zero."""
-    if not (info.k[0] and info.p[0]):  # not calibrated, or not for that
+    """
+    Return the CameraInfo of what a camera publishes as image_rect: K is P's, and D zero.
+    """
+    if not (info.k[0] and _is_of_p(info, BY_NAME)):  # not calibrated, or not for that
         return info
     result = copy.deepcopy(info)
     result.k = [info.p[i] for i in (0, 1, 2, 4, 5, 6, 8, 9, 10)]
@@ -144,14 +150,14 @@ def intrinsics_from_info(info, size, rectified=False):
     CameraInfo -> Intrinsics of an image of `size` (H, W), or None if uncalibrated (K[0] == 0, REP
     104).
 
-    A raw image is of K, a `rectified` one of P, where there is one. Both are of the full
-    calibration size: a region of interest, binning and any further resize are applied. FrameError
-    if the numbers make no camera.
+    A raw image is of K, a `rectified` one (see is_rectified) of P, where there is one. Both are of
+    the full calibration size: a region of interest, binning and any further resize are applied.
+    FrameError if the numbers make no camera.
     """
     if info.k[0] == 0:
         return None
     name, numbers = 'K', [info.k[i] for i in (0, 4, 2, 5)]
-    if rectified and info.p[0]:
+    if _is_of_p(info, rectified):
         name, numbers = 'P', [info.p[i] for i in (0, 5, 2, 6)]
     fx, fy, cx, cy = map(float, numbers)
     left, top, width, height = _window(info, size)
@@ -162,6 +168,14 @@ def intrinsics_from_info(info, size, rectified=False):
             f'of {size[1]}x{size[0]}'
         )
     return result
+
+
+def _is_of_p(info, rectified):
+    """
+    Whether a `rectified` image is of P. Of a lens without distortion image_proc's image_rect is
+    the raw image, passed on as it is: of K, even if P has another focal length.
+    """
+    return bool(rectified and info.p[0] and (rectified is True or any(info.d)))
 
 
 def _is_camera(intrinsics, size):

@@ -1,14 +1,20 @@
-"""Where Fast DDS finds the profile that lets images pass between processes."""
+"""Shared memory of Fast DDS: the profile that lets images pass, and what killed nodes leave."""
 
+import fcntl
 import os
+import re
 import shutil
+import stat
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 SHARED_MEMORY = Path('/dev/shm')
 SHARED_MEMORY_CURE = 'give the container more: docker run --shm-size=1g (or --ipc=host)'
 OLD_NAME, NEW_NAME = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+SEGMENT_LOCK = re.compile(r'fast(dds|rtps)_[0-9a-f]{16}_el')
+JUST_MADE = 10.0  # seconds in which a lock file may not be locked yet
 TRANSPORTS = 'FASTDDS_BUILTIN_TRANSPORTS'  # what a profile silently wins over
 
 
@@ -63,18 +69,58 @@ def lacking_room(profile, processes=1):
     """
     Return '' or one line: shared memory has no room for the segments of so many more processes.
 
-    Fast DDS takes a segment as a whole, when a process starts.
+    Fast DDS takes a segment as a whole, when a process starts. What only the dead hold is removed
+    before it is called lacking.
     """
     try:
-        size, free = segment_size(profile), shutil.disk_usage(SHARED_MEMORY).free
+        size = segment_size(profile)
+        needed = 1.05 * processes * size
+        if shutil.disk_usage(SHARED_MEMORY).free < needed:
+            remove_dead_segments()
+        free = shutil.disk_usage(SHARED_MEMORY).free
     except (OSError, ElementTree.ParseError, ValueError):
         return ''
-    if free >= 1.05 * processes * size:
+    if free >= needed:
         return ''
     return (
         f'{SHARED_MEMORY} has {free / 2**20:.0f} MB free, and each process takes '
         f'{size / 2**20:.0f} MB for large messages'
     )
+
+
+def remove_dead_segments(folder=SHARED_MEMORY):
+    """
+    Remove what killed processes of this user left in shared memory; returns how many segments.
+
+    Fast DDS takes a lock beside its segment, which ends with the process; but nobody removes the
+    segment, so that each kill -9 would cost 68 MB for good. The small files of ports have the same
+    few names again and again, and Fast DDS itself replaces dead ones.
+    """
+    removed = 0
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return removed
+    for name in filter(SEGMENT_LOCK.fullmatch, names):
+        lock = Path(folder, name)
+        try:
+            file = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:  # gone meanwhile, or not ours to read
+            continue
+        try:
+            found = os.fstat(file)
+            age = time.time() - found.st_mtime
+            if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode) or age < JUST_MADE:
+                continue
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Path(folder, name.removesuffix('_el')).unlink(missing_ok=True)
+            lock.unlink()  # last: as long as it is there, the next one may try again
+            removed += 1
+        except OSError:  # its process lives
+            continue
+        finally:
+            os.close(file)
+    return removed
 
 
 def shipped_profile():
@@ -96,7 +142,9 @@ def use_profile(processes=1):
     Let this process send through the shipped profile; call it before rclpy.init.
 
     Its children inherit that, and do not ask again whether it fits: `processes` are all of them.
+    What earlier ones left in shared memory, killed and perhaps started again since, is removed.
     """
+    remove_dead_segments()
     profile = shipped_profile()
     if not profile.is_file():
         return

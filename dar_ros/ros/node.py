@@ -21,8 +21,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from dar_ros.errors import BackendError, DarError, first_line
 from dar_ros.ros import parameters
 from dar_ros.ros.compressed import compressed_to_rgb
-from dar_ros.ros.conversions import image_to_rgb, intrinsics_from_info, is_rectified, shape_warning
+from dar_ros.ros.conversions import (
+    BY_NAME,
+    image_to_rgb,
+    intrinsics_from_info,
+    is_rectified,
+    shape_warning,
+)
 from dar_ros.ros.health import Health, diagnostics
+from dar_ros.ros.lifecycle import refuse_wrong_transitions
 from dar_ros.ros.memory import keep_freed_memory
 from dar_ros.ros.outputs import OF_CALIBRATED, Outputs
 from dar_ros.ros.pairing import CameraInfos
@@ -44,6 +51,7 @@ class DarNode(LifecycleNode):
 
     def __init__(self, **kwargs):
         super().__init__('dar', **kwargs)
+        refuse_wrong_transitions(self)
         # First what destroy_node needs: a bad parameter leads straight there.
         self.serving, self.outputs, self.health = None, None, Health()
         self._worker, self._subscriptions_made, self._timer = None, [], None
@@ -54,10 +62,11 @@ class DarNode(LifecycleNode):
         parameters.check(self.values)
         self.add_on_set_parameters_callback(self._on_set)
         topic = self.resolve_topic_name(IMAGE[self.values['image_transport']][1])
-        self._arrives_rectified = is_rectified(topic)
+        self._arrives_rectified = is_rectified(topic, self.values['image_rectified'])
         self._rectify = None
         if self.values['rectify'] and self._arrives_rectified:
-            self.get_logger().warning(f'rectify is ignored: {topic} is rectified, by its name')
+            why = BY_NAME if self._arrives_rectified is BY_NAME else 'by image_rectified'
+            self.get_logger().warning(f'rectify is ignored: {topic} is rectified, {why}')
         elif self.values['rectify']:
             self._rectify = Rectifier()
 
@@ -292,7 +301,7 @@ class DarNode(LifecycleNode):
             frame.depth[unseen] = frame.sigma[unseen] = np.nan
         before = time.perf_counter()
         _, depth_range = settings.resolve(self.serving.bundle)
-        rectified = self._arrives_rectified or self._rectify is not None
+        rectified = bool(self._arrives_rectified) or self._rectify is not None
         self.outputs.publish(
             wanted, frame, image, msg.header, info, rectified, values, depth_range
         )
@@ -324,7 +333,8 @@ class DarNode(LifecycleNode):
             )
         if any(info.d) and not self._rectify and not self._arrives_rectified:
             warnings.append(
-                'the image is distorted; set rectify, or subscribe to a rectified image'
+                'the image is distorted; set rectify, or subscribe to a rectified image; or, if '
+                'it is rectified already, set image_rectified'
             )
         return warnings
 

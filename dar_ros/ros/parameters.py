@@ -13,6 +13,7 @@ from dar_ros.pipeline import DepthSettings
 from dar_ros.postprocess import BEYOND_RANGE, EDGE_THRESHOLD
 
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
+RECTIFIED = ('auto', 'true', 'false')
 TRANSPORTS = ('raw', 'compressed')
 
 
@@ -123,6 +124,13 @@ PARAMETERS = (
         'rectify', False, 'Undistort the image by camera_info before the network.', read_only=True
     ),
     Parameter(
+        'image_rectified',
+        'auto',
+        'Whether the image comes rectified, so of P; auto: if its topic is called image_rect...',
+        choices=RECTIFIED,
+        read_only=True,
+    ),
+    Parameter(
         'edge_threshold',
         EDGE_THRESHOLD,
         'Relative depth jump on both sides that drops a pixel from the cloud, unless a plane goes '
@@ -166,8 +174,8 @@ def declare_one(node, name, default, descriptor):
     """
     Declare a parameter of the default's type and return its value; UsageError names a wrong one.
 
-    A float takes an integer too: `depth_max: 10` is what people write. A text takes inf and nan,
-    which ROS's YAML parser reads as numbers even where a text is meant.
+    A float takes an integer too: `depth_max: 10` is what people write. A text takes inf, nan, true
+    and false, which ROS's YAML parser reads as something else even where a text is meant.
     """
     node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True))
     value = node.get_parameter(name).value
@@ -175,8 +183,8 @@ def declare_one(node, name, default, descriptor):
     kind = type(default)
     if kind is float and type(value) is int:
         value = float(value)
-    if kind is str and type(value) is float:
-        value = str(value)
+    if kind is str and type(value) in (float, bool):
+        value = str(value).lower()
     if type(value) is not kind:
         raise UsageError(f'{name} must be of type {kind.__name__}, not {value!r}')
     try:
