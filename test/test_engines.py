@@ -4,6 +4,7 @@ knows, and engines really built, by TensorRT for RTX, which needs no GPU for tha
 """
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -316,6 +317,18 @@ def test_ctrl_c_ends_a_build(rtx, bundle, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         tensorrt_build.build_engine(rtx, model, profiles, ((8, 6),), progress=interrupted)
     assert len(lines) == 1  # the library asks once more at most, and builds on no further
+
+
+def test_a_build_speaks_within_its_one_outermost_phase(rtx, bundle, monkeypatch):
+    """Nearly all of a build lies within one step of that; who is silent there cannot be ended."""
+    monkeypatch.setattr(tensorrt_build, 'PROGRESS_PERIOD', 0.0)
+    model, lines = graphs.prepared_graph(bundle.file('upsample.onnx'), 'fp32'), []
+    profiles = tensorrt_build.step_shapes(bundle, 'upsample')
+    tensorrt_build.build_engine(rtx, model, profiles, ((8, 6),), progress=lines.append, label='x')
+    outer = [line for line in lines if re.fullmatch(r'x: Building engine, \d+%', line)]
+    nested = [line for line in lines if re.fullmatch(r'x: Building engine: .+, \d+%', line)]
+    assert len(nested) > 10 * len(outer) > 0 and len(outer) + len(nested) == len(lines)
+    assert any('Timing' in line or 'costs' in line for line in nested)
 
 
 def test_ctrl_c_within_the_library_s_log_is_not_lost(rtx):

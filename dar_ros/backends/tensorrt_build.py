@@ -210,19 +210,21 @@ def quiet_logger(library):
 
 def _monitor(library, label, progress, logger):
     """
-    Return a progress monitor that tells `progress` the share done of every outermost phase, and
+    Return a progress monitor that tells `progress` now and then which phase the build is at, and
     ends the build once `logger.interrupted`.
+
+    One outermost phase holds all others, and nearly all of the time passes within one step of it:
+    so every step of any phase is an occasion to speak, and to be told to end.
     """
 
     class Monitor(library.IProgressMonitor):
         def __init__(self):
             library.IProgressMonitor.__init__(self)
-            self.phases, self.said = {}, time.monotonic()
+            self.phases, self.said = {}, time.monotonic()  # name: steps; the outermost first
 
         def phase_start(self, phase_name, parent_phase, num_steps):
             try:
-                if not parent_phase:
-                    self.phases[phase_name] = num_steps
+                self.phases[phase_name] = num_steps
             except KeyboardInterrupt:
                 logger.interrupted = True
 
@@ -230,8 +232,9 @@ def _monitor(library, label, progress, logger):
             try:
                 total, now = self.phases.get(phase_name), time.monotonic()
                 if progress and total and now - self.said > PROGRESS_PERIOD:
-                    self.said = now
-                    progress(f'{label}: {phase_name}, {(step + 1) / total:.0%}')
+                    self.said, outermost = now, next(iter(self.phases))
+                    within = '' if phase_name == outermost else f'{outermost}: '
+                    progress(f'{label}: {within}{phase_name}, {(step + 1) / total:.0%}')
             except KeyboardInterrupt:
                 logger.interrupted = True
             return not logger.interrupted
