@@ -279,7 +279,6 @@ def test_engines_are_built(rtx, served, graph, precision, monkeypatch):
         graphs.prepared_graph(served.file(f'{graph}.onnx'), precision),
         tensorrt_build.step_shapes(served, graph),
         ((8, 6), (8, 9)),
-        full=precision == 'fp32',
         progress=lines.append,
         label=graph,
     )

@@ -127,7 +127,6 @@ class TensorRTBackend(Backend):
             prepared_graph(self.bundle.file(f'{graph}.onnx'), self.precision),
             profiles,
             (self.gpu.capability,),
-            full=self.precision == 'fp32',
             timing=self._cache.folder / f'{library.__name__}-{library.__version__}.timing',
             progress=self._progress,
             label=label,

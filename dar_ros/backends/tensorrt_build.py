@@ -18,7 +18,7 @@ CURE = (
 )
 OLDEST = (10, 3)  # of standard TensorRT
 GRAPHS = ('encoder', 'step', 'upsample')
-RECIPE = 2  # raise it when prepared_graph or build_engine make another engine of the same graph
+RECIPE = 3  # raise it when prepared_graph or build_engine make another engine of the same graph
 PROGRESS_PERIOD = 5.0  # seconds between two lines about a build
 _SHORTAGE = re.compile(r'out ?of ?memory|cuda (runtime|error|driver)|cudaerror', re.IGNORECASE)
 
@@ -100,7 +100,6 @@ def build_engine(
     model,
     profiles,
     capabilities=(),
-    full=False,
     timing=None,
     progress=None,
     label='engine',
@@ -109,9 +108,9 @@ def build_engine(
     Build an engine of ONNX bytes, strongly typed; returns what `Runtime` deserializes.
 
     `profiles`: see step_shapes. `capabilities`: (major, minor) of the GPUs that TensorRT for RTX
-    is to serve; standard TensorRT serves the GPU it runs on. `full`: no TF32 in fp32 products.
-    `timing`: file of the timing cache. `progress`: called with a line of text now and then.
-    Ctrl-C, or a KeyboardInterrupt that `progress` raises, ends the build.
+    is to serve; standard TensorRT serves the GPU it runs on. `timing`: file of the timing cache.
+    `progress`: called with a line of text now and then. Ctrl-C, or a KeyboardInterrupt that
+    `progress` raises, ends the build.
     """
     logger = quiet_logger(library)
     builder = made(library, 'Builder', logger)
@@ -122,8 +121,8 @@ def build_engine(
         reasons = '; '.join(parser.get_error(i).desc() for i in range(parser.num_errors))
         raise BackendError(f'TensorRT {library.__version__} cannot read the {label}: {reasons}')
     config = builder.create_builder_config()
-    if full:
-        config.clear_flag(library.BuilderFlag.TF32)
+    # What stays fp32 does so because less is not enough, the first convolution of fp16 included.
+    config.clear_flag(library.BuilderFlag.TF32)
     if is_rtx(library):
         _target(library, config, capabilities)
     for sizes in profiles:
