@@ -7,6 +7,7 @@ Nothing here needs a GPU but standard TensorRT itself: TensorRT for RTX builds o
 import importlib
 import re
 import time
+from contextlib import suppress
 
 from dar_ros.backends.engine_cache import read_sealed, write_sealed
 from dar_ros.errors import BackendError, first_line
@@ -96,13 +97,7 @@ def step_shapes(bundle, graph):
 
 
 def build_engine(
-    library,
-    model,
-    profiles,
-    capabilities=(),
-    timing=None,
-    progress=None,
-    label='engine',
+    library, model, profiles, capabilities=(), timing=None, progress=None, label='engine'
 ):
     """
     Build an engine of ONNX bytes, strongly typed; returns what `Runtime` deserializes.
@@ -139,7 +134,8 @@ def build_engine(
             f'{logger.last or "no reason given"}'
         )
     if cache is not None:
-        write_sealed(timing, bytes(cache.serialize()))
+        with suppress(BackendError):  # the next build takes longer, no more
+            write_sealed(timing, bytes(cache.serialize()))
     return bytes(plan)
 
 
