@@ -220,7 +220,7 @@ def _backends(model):
         cure = f'{extra_install("tensorrt")}; on a Jetson, TensorRT is part of JetPack'
         if version(*PACKAGES['tensorrt'], *PACKAGES['tensorrt_rtx_bindings']):
             cure = 'see the line tensorrt'
-        yield Finding('backend', NOTE, f'{best} is the best here; TensorRT is faster', cure)
+        yield Finding('backend', NOTE, f'{best} is the best here; TensorRT is tried first', cure)
     else:
         more = '' if gpu else '; without an NVIDIA GPU there is no better one'
         yield Finding('backend', OK, f'{best} is what auto takes{more}')

@@ -290,6 +290,15 @@ def test_engines_are_built(rtx, served, graph, precision, monkeypatch):
     assert lines and all(line.startswith(f'{graph}: ') and line.endswith('%') for line in lines)
 
 
+@pytest.mark.parametrize('k', [0, -1], ids=['first', 'last'])
+def test_engines_of_one_step_are_built(rtx, bundle, k):
+    """As TensorRT below 10.8 gets them: an engine for every step, with that step's profile."""
+    for graph in ('step', 'upsample'):
+        model = graphs.prepared_graph(bundle.file(f'{graph}.onnx'), 'fp16')
+        profile = tensorrt_build.step_shapes(bundle, graph)[k]
+        assert tensorrt_build.build_engine(rtx, model, [profile], ((8, 6),), label=graph)
+
+
 def test_strong_typing_is_what_the_graph_says(rtx, bundle):
     """fp16 makes the engine of the encoder about half as large; nothing else asks for fp16."""
     sizes = [
