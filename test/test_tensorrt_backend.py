@@ -5,8 +5,10 @@ The engines compute in onnxruntime on the prepared graphs; see fake_tensorrt and
 they refuse. What only a GPU can show is at the end, and is skipped without one.
 """
 
+import errno
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,7 +61,8 @@ def test_every_step_equals_onnxruntime(gpu, bundle, image):
         image = image[::-1].copy()
     captured = gpu.package == 'cuda-bindings'
     assert (gpu.launches > 0) == captured
-    assert backend.notes == (() if captured else ('tensorrt runs without CUDA graphs',))
+    why = 'tensorrt runs without CUDA graphs: pycuda has none; install cuda-bindings'
+    assert backend.notes == (() if captured else (why,))
 
 
 def test_fp16_is_the_default_and_passes(gpu, bundle):
@@ -192,6 +195,32 @@ def test_timings_of_earlier_builds_are_used_unless_damaged(gpu, bundle, tmp_path
         path.unlink()
     TensorRTBackend(bundle, 'fp16')
     assert read_sealed(timing) == b'+++'
+
+
+def test_a_full_disk_costs_the_cache_and_nothing_else(gpu, bundle, monkeypatch):
+    """Minutes of building are not thrown away; nor is an engine that is there already."""
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    backend = open_backend(bundle, 'tensorrt', 'fp32')
+    assert len(fake_tensorrt.builds) == 3
+    (note,) = backend.notes
+    assert note.startswith('tensorrt builds its engines every time: ')
+    assert 'cannot be written (No space left on device)' in note and 'XDG_CACHE_HOME' in note
+    backend.close()
+    monkeypatch.undo()
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def test_a_cache_folder_that_cannot_be_made_leaves_nothing_open(
+    gpu, bundle, monkeypatch, tmp_path
+):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    with pytest.raises(BackendError, match='cannot hold engines'):
+        open_backend(bundle, 'tensorrt')
+    assert gpu.retained == 0
 
 
 OTHER_GPUS = {
