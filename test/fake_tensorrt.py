@@ -11,6 +11,7 @@ import base64
 import enum
 import hashlib
 import json
+import weakref
 
 import numpy as np
 import onnx
@@ -289,7 +290,8 @@ class _Context:
         if gpu.capturing is not None:
             if not self.runs:
                 return False
-            gpu.capturing.append(self._compute)
+            alive = weakref.ref(self)  # a graph replays what a context did; it keeps none
+            gpu.capturing.append(lambda: alive()._compute())
             return True
         self._compute()
         return True

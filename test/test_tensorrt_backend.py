@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -307,6 +308,28 @@ def test_the_command_builds_tests_and_says_where(gpu, bundle, tmp_path, capsys):
     assert main(['build-engine', '--model', str(bundle.path), '--precision', 'fp16']) == 1
     said = capsys.readouterr()
     assert said.out == '' and said.err.startswith('dar: tensorrt in fp16 fails its self-test')
+
+
+def test_a_command_tells_of_a_build_and_of_what_it_passed_over(
+    gpu, bundle, tmp_path, capsys, monkeypatch
+):
+    """And frees the GPU before it ends."""
+    cv2.imwrite(str(tmp_path / 'view.png'), np.zeros((30, 40, 3), np.uint8))
+    predict = ['predict', str(tmp_path / 'view.png'), '--fov', '60', '--out', str(tmp_path)]
+    predict += ['--model', str(bundle.path)]
+    assert main(predict) == 0
+    error = capsys.readouterr().err
+    assert error.count('building an engine') == 3 and 'self-test' not in error
+    assert not gpu.memory and gpu.retained == 0
+    assert [kind for kind, _ in gpu.destroyed][-1] == 'runtime'
+    assert all(alive for _, alive in gpu.destroyed)
+    fake_tensorrt.spoil = fake_tensorrt.nan_in_half
+    assert main(predict) == 0
+    assert 'tensorrt in fp16 fails its self-test' in capsys.readouterr().err
+    monkeypatch.setattr(cuda, 'has_driver', lambda: False)
+    assert main(predict) == 0
+    assert 'self-test' not in capsys.readouterr().err
+    assert gpu.retained == 0
 
 
 # On hardware
