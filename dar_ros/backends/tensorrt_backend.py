@@ -28,7 +28,7 @@ class TensorRTBackend(Backend):
     `precision` auto is fp16. `progress` is called with a line of text now and then in a build.
     """
 
-    name = 'tensorrt'
+    name, on_gpu = 'tensorrt', True
 
     def __init__(self, bundle, precision='auto', progress=None):
         super().__init__(bundle)
@@ -37,6 +37,7 @@ class TensorRTBackend(Backend):
             raise BackendError(f'tensorrt serves {" and ".join(PRECISIONS)}, not {precision}')
         self.gpu = cuda.find_gpu()  # before any library that crashes without one
         self._library = tensorrt_build.load_library()
+        self.library = f'{self._library.__name__} {self._library.__version__}'
         self._progress, self._cache = progress, EngineCache()
         self.cache_folder = self._cache.folder
         self._device = cuda.open_device()
