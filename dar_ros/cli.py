@@ -19,6 +19,7 @@ from dar_ros.cli_options import (
     pipeline_of,
     positive,
     print_json,
+    say,
     settings_of,
     size,
 )
@@ -294,19 +295,20 @@ def predict(arguments):
         raise UsageError(
             f'two images are named {twice.pop()}: their results would overwrite each other'
         )
-    pipeline, settings, out = pipeline_of(arguments), settings_of(arguments), Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    _, depth_range = settings.resolve(pipeline.bundle)
-    for path, stem in zip(arguments.images, stems):
-        image = cv2.imread(path, cv2.IMREAD_COLOR)
-        if image is None:
-            raise DarError(f'{path} is no readable image')
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        frame = pipeline(image, camera_of(arguments, image), settings)
-        near, far, share = write_depth(out / stem, frame, image, depth_range)
-        print(f'{path}: {near:.2f}-{far:.2f} m, {share:.1%} valid, {frame.steps} steps')
-        for warning in frame.warnings:
-            _say(f'{path}: {warning}')
+    settings, out = settings_of(arguments), Path(arguments.out)
+    with pipeline_of(arguments) as pipeline:
+        out.mkdir(parents=True, exist_ok=True)
+        _, depth_range = settings.resolve(pipeline.bundle)
+        for path, stem in zip(arguments.images, stems):
+            image = cv2.imread(path, cv2.IMREAD_COLOR)
+            if image is None:
+                raise DarError(f'{path} is no readable image')
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            frame = pipeline(image, camera_of(arguments, image), settings)
+            near, far, share = write_depth(out / stem, frame, image, depth_range)
+            print(f'{path}: {near:.2f}-{far:.2f} m, {share:.1%} valid, {frame.steps} steps')
+            for warning in frame.warnings:
+                say(f'{path}: {warning}')
 
 
 def build_engine(arguments):
@@ -315,17 +317,14 @@ def build_engine(arguments):
     from dar_ros.bundle import open_bundle
 
     bundle = open_bundle(arguments.model)
-    backend = open_backend(bundle, 'tensorrt', arguments.precision, progress=_say)
+    backend = open_backend(bundle, 'tensorrt', arguments.precision, progress=say)
+    backend.close()
     for note in backend.notes:
-        _say(note)
+        say(note)
     print(
         f'{bundle.name}: {backend.precision} engines for {backend.gpu.name}, self-test passed, '
         f'in {backend.cache_folder}'
     )
-
-
-def _say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 def extract(arguments):
@@ -333,7 +332,7 @@ def extract(arguments):
     from dar_ros.ros.extract import extract as run
 
     topics = (arguments.image, arguments.depth, arguments.camera_info)
-    count = run(arguments.bag, topics, arguments.out, arguments.every, arguments.slop, _say)
+    count = run(arguments.bag, topics, arguments.out, arguments.every, arguments.slop, say)
     print(f'{count} frames in {arguments.out}')
 
 

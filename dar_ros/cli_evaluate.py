@@ -1,5 +1,6 @@
 """The commands that look at data and at what a model makes of it."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 from dar_ros.cli_options import (
@@ -10,6 +11,7 @@ from dar_ros.cli_options import (
     check_split_file,
     frames_of,
     model_options,
+    opened,
     pipeline_of,
     positive,
     print_json,
@@ -104,9 +106,6 @@ def add_commands(command):
 
 def evaluate(arguments):
     """`dar evaluate`."""
-    from dar_ros.evaluation.evaluate import evaluate as run
-    from dar_ros.evaluation.evaluate import frozen_test_split, table
-
     if arguments.steadiness and (arguments.dataset != 'sim' or arguments.data):
         raise UsageError('--steadiness renders its own clips: --dataset sim, without --data')
     if arguments.flip and (arguments.steadiness or arguments.awareness):
@@ -116,17 +115,25 @@ def evaluate(arguments):
     check_split_file(arguments)
     if arguments.frames is None and (arguments.dataset == 'sim' or arguments.awareness):
         arguments.frames = 200
-    pipeline, settings = pipeline_of(arguments), settings_of(arguments)
+    with pipeline_of(arguments) as pipeline:
+        report, table = _evaluated(arguments, pipeline)
+    print_json(report) if arguments.json else print(table(report))
+
+
+def _evaluated(arguments, pipeline):
+    """Return what was asked for as plain data, and the function that renders it for people."""
+    settings = settings_of(arguments)
     if arguments.steadiness:
         from dar_ros.evaluation import steadiness
         from dar_ros.simulation.clips import moving_views
 
         count = max(1, arguments.frames // CLIP)
-        report = steadiness.steadiness(pipeline, moving_views(count, CLIP), settings, count)
-        print_json(report) if arguments.json else print(steadiness.table(report))
-        return
+        clips = moving_views(count, CLIP)
+        return steadiness.steadiness(pipeline, clips, settings, count), steadiness.table
+    from dar_ros.evaluation import evaluate as scores
+
     if arguments.dataset == 'sim' and not arguments.data:
-        frames = frozen_test_split(arguments.frames)
+        frames = scores.frozen_test_split(arguments.frames)
     else:
         frames = frames_of(arguments)
     if not arguments.depth_max and hasattr(frames, 'cap'):
@@ -142,10 +149,9 @@ def evaluate(arguments):
             'range': awareness.range_awareness(pipeline, frames, arguments.frames, settings),
             'focal': awareness.focal_awareness(pipeline, scenes, settings, count),
         }
-        print_json(report) if arguments.json else print(awareness.table(report))
-        return
-    report = run(pipeline, frames, arguments.frames, settings, flip=arguments.flip)
-    print_json(report) if arguments.json else print(table(report))
+        return report, awareness.table
+    report = scores.evaluate(pipeline, frames, arguments.frames, settings, flip=arguments.flip)
+    return report, scores.table
 
 
 def calibrate(arguments):
@@ -162,18 +168,18 @@ def calibrate(arguments):
             if arguments.points
             else [parse_point(text) for text in arguments.at]
         )
-        pipeline = pipeline_of(arguments)
-        report = fit_to_points(
-            pipeline,
-            points,
-            lambda image: camera_of(arguments, image),
-            arguments.straight_line,
-            settings_of(arguments),
-        )
+        with pipeline_of(arguments) as pipeline:
+            report = fit_to_points(
+                pipeline,
+                points,
+                lambda image: camera_of(arguments, image),
+                arguments.straight_line,
+                settings_of(arguments),
+            )
     else:
-        pipeline, frames = pipeline_of(arguments), frames_of(arguments)
-        count = arguments.frames or 200
-        report = fit_depth_scale(pipeline, frames, count, settings_of(arguments))
+        with pipeline_of(arguments) as pipeline:
+            frames, count = frames_of(arguments), arguments.frames or 200
+            report = fit_depth_scale(pipeline, frames, count, settings_of(arguments))
     if arguments.json:
         print_json(report)
         return
@@ -205,11 +211,10 @@ def _check_calibration(arguments):
 def sheet(arguments):
     """`dar sheet`."""
     from dar_ros.evaluation.sheet import write_sheet
-    from dar_ros.pipeline import open_pipeline
 
     check_split_file(arguments)
-    pipeline = open_pipeline(arguments.model) if arguments.model else None
-    count = write_sheet(frames_of(arguments), arguments.frames, arguments.out, pipeline)
+    with opened(arguments.model) if arguments.model else nullcontext() as pipeline:
+        count = write_sheet(frames_of(arguments), arguments.frames, arguments.out, pipeline)
     print(f'{count} frames in {arguments.out}')
 
 

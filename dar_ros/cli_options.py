@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import sys
+from contextlib import contextmanager
 
 from dar_ros.errors import UsageError
 
@@ -59,13 +61,31 @@ def settings_of(arguments):
     return DepthSettings(arguments.num_steps, arguments.depth_min, arguments.depth_max)
 
 
-def pipeline_of(arguments):
-    """Pipeline of `model_options`."""
+@contextmanager
+def opened(model, backend='auto'):
+    """
+    Pipeline of a model while the block lasts; stderr is told of engines that are built and, where
+    there is an NVIDIA driver, of what was passed over.
+    """
+    from dar_ros.backends import cuda
     from dar_ros.pipeline import open_pipeline
 
-    pipeline = open_pipeline(arguments.model, arguments.backend)
-    settings_of(arguments).resolve(pipeline.bundle)  # wrong use shows before any work
-    return pipeline
+    pipeline = open_pipeline(model, backend, progress=say)
+    try:
+        if cuda.has_driver():  # elsewhere nobody awaits another backend
+            for note in pipeline.backend.notes:
+                say(note)
+        yield pipeline
+    finally:
+        pipeline.backend.close()  # what TensorRT made must go before the GPU's context does
+
+
+@contextmanager
+def pipeline_of(arguments):
+    """Pipeline of `model_options` while the block lasts; see opened."""
+    with opened(arguments.model, arguments.backend) as pipeline:
+        settings_of(arguments).resolve(pipeline.bundle)  # wrong use shows before any work
+        yield pipeline
 
 
 def check_split_file(arguments):
@@ -110,6 +130,11 @@ def size(text):
     if rows < 1 or columns < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is not a size')
     return rows, columns
+
+
+def say(text):
+    """Print a line on stderr, at once."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def print_json(data):

@@ -220,7 +220,7 @@ def _backends(model):
         cure = f'{extra_install("tensorrt")}; on a Jetson, TensorRT is part of JetPack'
         if version(*PACKAGES['tensorrt'], *PACKAGES['tensorrt_rtx_bindings']):
             cure = 'see the line tensorrt'
-        yield Finding('backend', NOTE, f'{best} is the best here; TensorRT is faster', cure)
+        yield Finding('backend', NOTE, f'{best} is the best here; TensorRT is tried first', cure)
     else:
         more = '' if gpu else '; without an NVIDIA GPU there is no better one'
         yield Finding('backend', OK, f'{best} is what auto takes{more}')
@@ -241,8 +241,11 @@ def attempt(what, *arguments):
     command = [sys.executable, '-m', 'dar_ros.doctor', what, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        return {'error': f'no answer in {PATIENCE} s', 'late': True}
+    except subprocess.TimeoutExpired as error:
+        said = error.stderr or b''  # of a build; bytes, whatever was asked for
+        lines = (said if isinstance(said, str) else said.decode(errors='replace')).splitlines()
+        last = f': {lines[-1]}' if lines else ''
+        return {'error': f'no answer in {PATIENCE} s{last}', 'late': True}
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
@@ -289,15 +292,19 @@ def _try_backend(name, model=None):
     from dar_ros.backends import open_backend
     from dar_ros.backends.base import self_test
     from dar_ros.bundle import open_bundle
+    from dar_ros.cli_options import say
     from dar_ros.errors import BackendError
 
     try:
-        backend = open_backend(open_bundle(model), name)
-        began = time.perf_counter()
-        self_test(backend)
+        backend = open_backend(open_bundle(model), name, progress=say)
+        try:
+            began = time.perf_counter()
+            self_test(backend)
+            return {'name': backend.name, 'ms': (time.perf_counter() - began) * 1000}
+        finally:
+            backend.close()
     except BackendError as error:
         return {'error': str(error)}
-    return {'name': backend.name, 'ms': (time.perf_counter() - began) * 1000}
 
 
 TRIES = {'ros': _try_ros, 'cv_bridge': _try_cv_bridge, 'cuda': _try_cuda, 'backend': _try_backend}

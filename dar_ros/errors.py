@@ -1,5 +1,7 @@
 """Errors whose message is one line: what is wrong, and the cure."""
 
+import traceback
+
 
 class DarError(Exception):
     """Base of every error this package raises on purpose."""
@@ -19,6 +21,18 @@ class FrameError(DarError):
 
 class UsageError(DarError):
     """A request that makes no sense."""
+
+
+def forget_frames(error):
+    """
+    Drop the local variables of all frames that an exception, or one before it, went through: they
+    would keep alive what is to be closed while it is handled.
+    """
+    known = set()
+    while error is not None and id(error) not in known:
+        known.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def first_line(error):

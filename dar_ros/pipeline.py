@@ -7,7 +7,7 @@ import numpy as np
 
 from dar_ros.backends import open_backend
 from dar_ros.bundle import is_checkpoint, open_bundle
-from dar_ros.errors import FrameError, UsageError
+from dar_ros.errors import FrameError, UsageError, forget_frames
 from dar_ros.geometry import Intrinsics
 from dar_ros.postprocess import BEYOND_RANGE, numbers, real_depth
 from dar_ros.preprocess import canonical_scale, prepare
@@ -216,5 +216,10 @@ def open_pipeline(
     else:
         raise UsageError(f'{model} is a checkpoint: torch serves it; {backend} needs `dar export`')
     pipeline = DepthPipeline(loaded)
-    pipeline.warm_up()
+    try:
+        pipeline.warm_up()
+    except BaseException as error:
+        forget_frames(error)
+        loaded.close()
+        raise
     return pipeline

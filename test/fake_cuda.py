@@ -23,6 +23,12 @@ class Gpu:
         self.retained = self.allocations = self.synchronizations = self.launches = 0
         self.uploads, self.downloads = [], []  # bytes of every copy
         self.capturing, self.fail = None, None
+        self.destroyed = []  # (kind, whether the context was current and the memory there)
+
+    def note_end(self, kind):
+        """Note that an object of TensorRT's goes: without its context or memory it would crash."""
+        current = getattr(self.local, 'depth', 0) > 0
+        self.destroyed.append((kind, current and self.retained > 0 and bool(self.memory)))
 
     def check_current(self):
         assert getattr(self.local, 'depth', 0) > 0, 'no CUDA context is current on this thread'

@@ -11,6 +11,7 @@ import base64
 import enum
 import hashlib
 import json
+import weakref
 
 import numpy as np
 import onnx
@@ -165,17 +166,21 @@ class Builder:
 
 class Runtime:
     def __init__(self, logger):
-        self.logger = logger
+        self.logger, self.gpu = logger, gpu
+
+    def __del__(self):
+        self.gpu.note_end('runtime')
 
     def deserialize_cuda_engine(self, plan):
         gpu.check_current()
-        return _Engine(json.loads(plan[4:])) if plan.startswith(b'PLAN') else None
+        return _Engine(json.loads(plan[4:]), self.logger) if plan.startswith(b'PLAN') else None
 
 
 class _Engine:
     device_memory_size_v2, name = SCRATCH, 'fake'
 
-    def __init__(self, plan):
+    def __init__(self, plan, logger):
+        self.gpu, self.logger = gpu, logger
         model = base64.b64decode(plan['model'])
         self.digest = hashlib.sha256(model).hexdigest()
         if self.digest not in _sessions:
@@ -189,6 +194,9 @@ class _Engine:
         self.inputs = {value.name: value for value in self.session.get_inputs()}
         self.outputs = {value.name: value for value in self.session.get_outputs()}
         self.names = [*self.inputs, *self.outputs]
+
+    def __del__(self):
+        self.gpu.note_end('engine')
 
     @property
     def num_io_tensors(self):
@@ -229,6 +237,9 @@ class _Context:
             if -1 not in engine.get_tensor_shape(name)
         }
         self.memory = 0
+
+    def __del__(self):
+        self.engine.gpu.note_end('context')
 
     def set_optimization_profile_async(self, profile, stream):
         gpu.check_current()
@@ -279,7 +290,8 @@ class _Context:
         if gpu.capturing is not None:
             if not self.runs:
                 return False
-            gpu.capturing.append(self._compute)
+            alive = weakref.ref(self)  # a graph replays what a context did; it keeps none
+            gpu.capturing.append(lambda: alive()._compute())
             return True
         self._compute()
         return True

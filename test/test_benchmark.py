@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,56 @@ def in_rounds(times):
         return {name: times.get(name, [1, 4, 3]) for name in calls}
 
     return measured
+
+
+def test_engines_are_built_before_the_first_part_and_the_gpu_is_named(bench, monkeypatch):
+    """The node's part waits a minute for its first image, less than a build takes."""
+    from dar_ros import benchmark
+    from dar_ros.benchmark import processes
+    from dar_ros.benchmark.timing import report
+
+    order, gpu = [], {'gpu': 'A2', 'library': 'tensorrt 10.13.0', 'precision': 'fp16'}
+
+    def figures(module, model, aloud):
+        order.append((module, model, aloud))
+        return gpu
+
+    def part(module):
+        order.append(module)
+        return types.SimpleNamespace(run=lambda bench: Part())
+
+    monkeypatch.setattr(processes, 'figures', figures)
+    monkeypatch.setattr(benchmark, 'import_module', part)
+    monkeypatch.setitem(NEEDS, 'node', ())
+    result = run(bench, ['node'])
+    serves = 'dar_ros.benchmark.serves'
+    assert order == [(serves, bench.model, True), 'dar_ros.benchmark.node']
+    assert 'cores; A2: tensorrt 10.13.0, fp16; Python' in report(result).splitlines()[0]
+    monkeypatch.setitem(NEEDS, 'endurance', ())
+    result = run(bench, ['endurance'])
+    assert len(order) == 3 and 'cores; Python' in report(result).splitlines()[0]
+
+
+def test_who_serves_is_told_with_gpu_library_and_precision(gpu, bundle, capsys):
+    pytest.importorskip('onnx', reason='onnx is not installed (extra: tensorrt)')
+    from dar_ros.benchmark import serves
+
+    serves.main(bundle.path)
+    out, error = capsys.readouterr()
+    assert json.loads(out) == {
+        'backend': 'tensorrt',
+        'precision': 'fp16',
+        'library': 'fake_tensorrt 10.13.0',
+        'gpu': 'Orin',
+    }
+    assert error.count('building an engine') == 3 and not gpu.memory
+
+
+def test_stages_tell_of_engines_that_are_built(gpu, bench, capsys):
+    pytest.importorskip('onnx', reason='onnx is not installed (extra: tensorrt)')
+    bench.rounds = 1
+    assert 'on tensorrt' in stages_part.run(bench).tables[0][0]
+    assert capsys.readouterr().err.count('building an engine') == 3
 
 
 def test_stages_hold_every_stage_and_every_step(bench):

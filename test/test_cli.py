@@ -253,3 +253,4 @@ def test_simulate_then_evaluate(tmp_path):
     assert names | {'valid', 'frames', 'per_step'} <= set(report) and report['frames'] == 3
     assert len(report['per_step']) == 5 and all(names <= set(row) for row in report['per_step'])
     assert report['baseline_abs_rel'] > 0
+    assert report['backend'] and report['precision'] in ('fp16', 'fp32')

@@ -1,4 +1,4 @@
-"""The GPU as its driver tells of it, and the choice between pycuda and cuda-bindings."""
+"""The GPU as its driver tells of it, and the choice between cuda-bindings and pycuda."""
 
 import sys
 
@@ -13,21 +13,20 @@ from dar_ros.errors import BackendError
 def test_neither_pycuda_nor_cuda_bindings(monkeypatch):
     for name in ('pycuda', 'pycuda.driver', 'cuda.bindings'):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BackendError, match='neither pycuda nor cuda-bindings.*pip install'):
+    with pytest.raises(BackendError, match='neither cuda-bindings nor pycuda.*pip install'):
         cuda.open_device()
 
 
-def test_pycuda_is_taken_where_it_is_and_cuda_bindings_elsewhere(monkeypatch):
-    gpu, package = fake_cuda.Gpu(), type(sys)('package')
-    package.driver = fake_cuda.BindingsDriver(gpu)
-    monkeypatch.setitem(sys.modules, 'pycuda', None)
+def test_cuda_bindings_is_taken_where_it_is_and_pycuda_elsewhere(monkeypatch):
+    """Pycuda has no CUDA graphs."""
+    gpu, bindings, pycuda = fake_cuda.Gpu(), type(sys)('bindings'), type(sys)('pycuda')
+    bindings.driver, pycuda.driver = fake_cuda.BindingsDriver(gpu), fake_cuda.PycudaDriver(gpu)
+    monkeypatch.setitem(sys.modules, 'pycuda', pycuda)
+    monkeypatch.setitem(sys.modules, 'pycuda.driver', pycuda.driver)
     monkeypatch.setitem(sys.modules, 'cuda', type(sys)('cuda'))
-    monkeypatch.setitem(sys.modules, 'cuda.bindings', package)
+    monkeypatch.setitem(sys.modules, 'cuda.bindings', bindings)
     assert isinstance(cuda.open_device(), cuda.BindingsDevice)
-    package = type(sys)('pycuda')
-    package.driver = fake_cuda.PycudaDriver(gpu)
-    monkeypatch.setitem(sys.modules, 'pycuda', package)
-    monkeypatch.setitem(sys.modules, 'pycuda.driver', package.driver)
+    monkeypatch.setitem(sys.modules, 'cuda.bindings', None)
     assert isinstance(cuda.open_device(), cuda.PycudaDevice)
 
 

@@ -147,6 +147,24 @@ def test_engines_that_are_not_built_yet_are_no_failure(monkeypatch):
     assert found['backend'].cure == 'dar build-engine'
 
 
+def test_what_a_build_said_last_is_told_where_the_doctor_lost_patience(monkeypatch):
+    def late(*_, **__):
+        raise subprocess.TimeoutExpired(
+            'doctor', 120, stderr=b'a line\nstep fp16: Building, 40%\n'
+        )
+
+    monkeypatch.setattr(doctor_module.subprocess, 'run', late)
+    found = doctor_module.attempt('backend', 'tensorrt')
+    assert found == {'error': 'no answer in 120 s: step fp16: Building, 40%', 'late': True}
+
+
+def test_the_doctor_frees_the_gpu(gpu, bundle, capsys):
+    pytest.importorskip('onnx', reason='onnx is not installed (extra: tensorrt)')
+    assert doctor_module._try_backend('tensorrt', bundle.path)['name'] == 'tensorrt'
+    assert capsys.readouterr().err.count('building an engine') == 3
+    assert not gpu.memory and gpu.retained == 0
+
+
 def test_transports_that_the_user_chose_are_no_fault(monkeypatch):
     """No profile is advised then: it would win over them without a word."""
     monkeypatch.setenv(profile_variable(), '')

@@ -1,5 +1,6 @@
 """Engines on disk: stale, foreign, truncated and corrupt ones are built again, never loaded."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dar_ros.backends import engine_cache
 from dar_ros.backends.engine_cache import (
     EngineCache,
     locked,
@@ -217,6 +219,41 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_cure(tmp_path):
             pass
     with pytest.raises(BackendError, match='cannot be written.*XDG_CACHE_HOME'):
         write_whole(tmp_path / 'absent' / 'engine', b'')
+
+
+def refuse(code):
+    def refused(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return refused
+
+
+def test_a_good_engine_is_read_where_nothing_can_be_written(cache, monkeypatch):
+    """A robot's read-only file system: the engines came with its image."""
+    get(cache)
+    for name in cache.folder.glob('*.lock'):
+        name.unlink()
+    monkeypatch.setattr(engine_cache, 'open', refuse(errno.EROFS), raising=False)
+    monkeypatch.setattr(Path, 'write_bytes', refuse(errno.EROFS))
+    assert get(cache) == (b'engine', False) and not cache.unkept
+
+
+@pytest.mark.parametrize('what', ['open', 'lock', 'write'])
+def test_an_engine_that_cannot_be_kept_serves_all_the_same(cache, monkeypatch, what):
+    """It took minutes to build."""
+    if what == 'open':
+        monkeypatch.setattr(engine_cache, 'open', refuse(errno.EROFS), raising=False)
+    elif what == 'lock':
+        monkeypatch.setattr(engine_cache.fcntl, 'flock', refuse(errno.ENOLCK))
+    else:
+        monkeypatch.setattr(Path, 'unlink', refuse(errno.EROFS))
+    if what != 'lock':
+        monkeypatch.setattr(Path, 'write_bytes', refuse(errno.ENOSPC))
+    assert get(cache) == (b'engine', True)
+    word = {'lock': 'cannot be locked'}.get(what, 'cannot be written')
+    assert word in cache.unkept
+    assert get(cache)[1] == (what != 'lock')  # without a lock it is kept all the same
+    assert not list(cache.folder.glob('*.json')) or what == 'lock'
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ knows, and engines really built, by TensorRT for RTX, which needs no GPU for tha
 """
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -278,7 +279,6 @@ def test_engines_are_built(rtx, served, graph, precision, monkeypatch):
         graphs.prepared_graph(served.file(f'{graph}.onnx'), precision),
         tensorrt_build.step_shapes(served, graph),
         ((8, 6), (8, 9)),
-        full=precision == 'fp32',
         progress=lines.append,
         label=graph,
     )
@@ -288,6 +288,15 @@ def test_engines_are_built(rtx, served, graph, precision, monkeypatch):
     )
     assert len(plan) > weights
     assert lines and all(line.startswith(f'{graph}: ') and line.endswith('%') for line in lines)
+
+
+@pytest.mark.parametrize('k', [0, -1], ids=['first', 'last'])
+def test_engines_of_one_step_are_built(rtx, bundle, k):
+    """As TensorRT below 10.8 gets them: an engine for every step, with that step's profile."""
+    for graph in ('step', 'upsample'):
+        model = graphs.prepared_graph(bundle.file(f'{graph}.onnx'), 'fp16')
+        profile = tensorrt_build.step_shapes(bundle, graph)[k]
+        assert tensorrt_build.build_engine(rtx, model, [profile], ((8, 6),), label=graph)
 
 
 def test_strong_typing_is_what_the_graph_says(rtx, bundle):
@@ -316,6 +325,18 @@ def test_ctrl_c_ends_a_build(rtx, bundle, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         tensorrt_build.build_engine(rtx, model, profiles, ((8, 6),), progress=interrupted)
     assert len(lines) == 1  # the library asks once more at most, and builds on no further
+
+
+def test_a_build_speaks_within_its_one_outermost_phase(rtx, bundle, monkeypatch):
+    """Nearly all of a build lies within one step of that; who is silent there cannot be ended."""
+    monkeypatch.setattr(tensorrt_build, 'PROGRESS_PERIOD', 0.0)
+    model, lines = graphs.prepared_graph(bundle.file('upsample.onnx'), 'fp32'), []
+    profiles = tensorrt_build.step_shapes(bundle, 'upsample')
+    tensorrt_build.build_engine(rtx, model, profiles, ((8, 6),), progress=lines.append, label='x')
+    outer = [line for line in lines if re.fullmatch(r'x: Building engine, \d+%', line)]
+    nested = [line for line in lines if re.fullmatch(r'x: Building engine: .+, \d+%', line)]
+    assert len(nested) > 10 * len(outer) > 0 and len(outer) + len(nested) == len(lines)
+    assert any('Timing' in line or 'costs' in line for line in nested)
 
 
 def test_ctrl_c_within_the_library_s_log_is_not_lost(rtx):

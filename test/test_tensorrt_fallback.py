@@ -76,7 +76,85 @@ def test_a_gpu_without_memory_leaves_nothing_behind(gpu, bundle):
 def test_an_engine_that_cannot_be_captured_runs_without_graphs(gpu, bundle):
     gpu.fail = 'capture'
     backend = open_backend(bundle, 'tensorrt')
-    assert backend.notes == ('tensorrt runs without CUDA graphs',) and gpu.launches == 0
+    (note,) = backend.notes
+    assert note.startswith('tensorrt runs without CUDA graphs: CUDA failed: ')
+    assert 'CAPTURE_INVALIDATED in cuStreamEndCapture' in note and gpu.launches == 0
+
+
+def test_what_tensorrt_says_of_a_failed_capture_is_told(gpu, bundle, monkeypatch):
+    """Also where the end of the capture fails, too, as it does after such an error."""
+
+    def uncapturable(self, stream):
+        if gpu.capturing is None:
+            return run(self, stream)
+        gpu.fail = 'capture'
+        return fail('Cuda Runtime (operation not permitted)')(self, stream)
+
+    run = fake_tensorrt._Context.execute_async_v3
+    monkeypatch.setattr(fake_tensorrt._Context, 'execute_async_v3', uncapturable)
+    assert open_backend(bundle, 'tensorrt', 'fp32').notes == (
+        'tensorrt runs without CUDA graphs: TensorRT failed to run: '
+        'Cuda Runtime (operation not permitted)',
+    )
+
+
+def fail(reason, answer=False):
+    """Return a method of fake_tensorrt's engine or context that fails as TensorRT does."""
+
+    def method(self, *_):
+        engine = getattr(self, 'engine', self)
+        engine.logger.log(fake_tensorrt.ILogger.ERROR, reason)
+        return answer
+
+    return method
+
+
+@pytest.mark.parametrize(
+    'kind, method, answer, text',
+    [
+        ('_Engine', 'create_execution_context', None, 'has no memory for an execution context'),
+        ('_Context', 'set_optimization_profile_async', False, 'refuses profile 0 of fake'),
+        ('_Context', 'set_input_shape', False, 'refuses shape .* of'),
+        ('_Context', 'infer_shapes', ['keys'], 'does not know the shape of keys'),
+        ('_Context', 'set_tensor_address', False, 'refuses the address of'),
+        ('_Context', 'execute_async_v3', False, 'failed to run'),
+    ],
+)
+def test_tensorrt_s_own_reason_is_told(gpu, bundle, monkeypatch, kind, method, answer, text):
+    monkeypatch.setattr(getattr(fake_tensorrt, kind), method, fail('out of luck', answer))
+    with pytest.raises(BackendError, match=f'TensorRT {text}.*: out of luck'):
+        TensorRTBackend(bundle, 'fp32')
+
+
+def orderly(gpu):
+    """Assert that all of TensorRT's objects went with the memory still there; return kinds."""
+    kinds = [kind for kind, _ in gpu.destroyed]
+    assert kinds.count('engine') == 3 and kinds[-1] == 'runtime'
+    assert kinds == sorted(kinds) and all(alive for _, alive in gpu.destroyed), gpu.destroyed
+    assert not gpu.memory and not gpu.host
+    return kinds
+
+
+@pytest.mark.parametrize('gpu', DEVICES, indirect=True)
+def test_a_stage_that_fails_goes_before_the_memory_under_it(gpu, bundle, monkeypatch):
+    """The error's traceback has it, and may be kept for long."""
+    monkeypatch.setattr(fake_tensorrt._Context, 'infer_shapes', lambda self: ['keys'])
+    with pytest.raises(BackendError) as caught:
+        TensorRTBackend(bundle, 'fp32')
+    assert orderly(gpu).count('context') == 1 and caught.value.__traceback__
+
+
+@pytest.mark.parametrize('gpu', DEVICES, indirect=True)
+def test_a_backend_that_fails_its_self_test_goes_before_its_memory(gpu, bundle, monkeypatch):
+    gpu.fail, run = 'capture', fake_tensorrt._Context.execute_async_v3
+
+    def fail_in_a_frame(self, stream):
+        return (gpu.capturing is not None or not self.runs) and run(self, stream)
+
+    monkeypatch.setattr(fake_tensorrt._Context, 'execute_async_v3', fail_in_a_frame)
+    with pytest.raises(BackendError, match='failed to run'):
+        open_backend(bundle, 'tensorrt', 'fp32')
+    assert orderly(gpu).count('context') == 1 + 2 * bundle.num_steps
 
 
 def test_a_failing_run_is_a_backend_error(gpu, bundle, image, monkeypatch):

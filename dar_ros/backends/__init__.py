@@ -3,7 +3,7 @@
 from dar_ros.backends import cuda
 from dar_ros.backends.base import self_test
 from dar_ros.cures import pip_install
-from dar_ros.errors import BackendError
+from dar_ros.errors import BackendError, forget_frames
 
 BACKENDS = ('tensorrt', 'torch', 'onnxruntime')  # best first; what `auto` tries
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
@@ -78,10 +78,11 @@ def _open(name, bundle, options):
         loaded = _kind(name)(bundle, **options)
         self_test(loaded)
         return loaded
-    except Exception as error:
+    except BaseException as error:
         if loaded is not None:
+            forget_frames(error)  # engines that outlive their CUDA context crash when they go
             loaded.close()
-        if isinstance(error, BackendError):
+        if isinstance(error, BackendError) or not isinstance(error, Exception):
             raise
         if isinstance(error, ImportError):
             missing = (error.name or '').split('.')[0]

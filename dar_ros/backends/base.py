@@ -39,11 +39,13 @@ class Backend(ABC):
 
     Order: start, step (1..K times), finish (after any step), start, ...
 
-    `precision` is what it computes in; `notes` are lines for people: what was passed over, and
+    `precision` is what it computes in, `library` by what and of which version, `on_gpu` whether on
+    the GPU; `notes` are lines for people: what was passed over, and
     why; `refused` those of them that are of better backends.
     """
 
     name, precision, notes, refused = '', 'fp32', (), ()
+    library, on_gpu = '', False
 
     def __init__(self, bundle):
         self.bundle = bundle

@@ -1,5 +1,5 @@
 """
-The GPU by its driver: found without any package, then used through pycuda or cuda-bindings.
+The GPU by its driver: found without any package, then used through cuda-bindings or pycuda.
 
 `find_gpu` comes first wherever CUDA may be missing: TensorRT libraries crash without a driver.
 """
@@ -62,20 +62,20 @@ def find_gpu():
 
 def open_device():
     """
-    Return the first GPU's primary context as a CudaDevice: by pycuda, or cuda-bindings where that
-    is absent; BackendError if both are.
+    Return the first GPU's primary context as a CudaDevice: by cuda-bindings, which has CUDA
+    graphs, or pycuda where that is absent; BackendError if both are.
     """
     try:
-        import pycuda.driver
+        from cuda.bindings import driver
 
-        return PycudaDevice(pycuda.driver)
+        return BindingsDevice(driver)
     except ImportError:
         pass
     try:
-        from cuda.bindings import driver
+        import pycuda.driver
     except ImportError:
-        raise BackendError(f'neither pycuda nor cuda-bindings is installed; {CURE}') from None
-    return BindingsDevice(driver)
+        raise BackendError(f'neither cuda-bindings nor pycuda is installed; {CURE}') from None
+    return PycudaDevice(pycuda.driver)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,6 @@ class CudaDevice:
     thread: the primary context is the one that the CUDA runtime, and so TensorRT, uses as well.
     """
 
-    can_capture = False
     stream = 0  # handle, for TensorRT
 
     def buffer(self, shape, dtype):
@@ -155,6 +154,10 @@ class PycudaDevice(CudaDevice):
         """Wait for the stream."""
         self._stream.synchronize()
 
+    def capture(self, enqueue):
+        """See BindingsDevice."""
+        raise BackendError('pycuda has none; install cuda-bindings')
+
     def close(self):
         """
         Free all memory; the context lives on as long as anybody else holds it. Arrays from
@@ -171,8 +174,6 @@ class PycudaDevice(CudaDevice):
 
 class BindingsDevice(CudaDevice):
     """By cuda-bindings, the driver API as NVIDIA wraps it: every call returns (error, ...)."""
-
-    can_capture = True
 
     def __init__(self, driver):
         self._driver, self._memory, self._host, self._graphs = driver, [], [], []
@@ -247,8 +248,13 @@ class BindingsDevice(CudaDevice):
         try:
             try:
                 enqueue()
-            finally:  # a stream that is left capturing serves nothing any more
-                graph = self._call(driver.cuStreamEndCapture, self._stream)
+            except BaseException:
+                # A stream that is left capturing serves nothing any more; that this ends in an
+                # error, too, hides no reason.
+                with suppress(BackendError):
+                    graph = self._call(driver.cuStreamEndCapture, self._stream)
+                raise
+            graph = self._call(driver.cuStreamEndCapture, self._stream)
             executable = self._call(driver.cuGraphInstantiate, graph, 0)
         finally:
             if graph is not None:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dar_ros.errors import BackendError
@@ -21,14 +21,18 @@ SCHEMA = 1
 LOCK_PERIOD = 0.2  # seconds between two looks at a lock that another process holds
 
 
+class CacheError(BackendError):
+    """A file of the cache that cannot be written."""
+
+
 class EngineCache:
     """
     A folder of engines, by default the user's; `key` is a dict of plain data, which must say all
-    that an engine depends on.
+    that an engine depends on. `unkept` is '' or says why engines that were built are not kept.
     """
 
     def __init__(self, folder=None):
-        self.folder = Path(folder or cache_folder('engines'))
+        self.folder, self.unkept = Path(folder or cache_folder('engines')), ''
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -49,22 +53,36 @@ class EngineCache:
         `build()`, which are then kept in their place.
 
         Two processes that start at once build it once: the second waits for the first, and calls
-        `waiting()` now and then.
+        `waiting()` now and then. An engine that cannot be kept is returned all the same.
         """
         path = self.path(name, key)
-        with locked(path.with_suffix('.lock'), waiting):
-            plan = _read(path, key)
+        # No lock to read: files are written whole, and two that do not belong together are None.
+        plan = _read(path, key)
+        if plan is not None and plan != refused:
+            return plan
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(path.with_suffix('.lock'), waiting))
+            except CacheError as error:
+                self.unkept = str(error)
+            plan = _read(path, key)  # another process may have built it meanwhile
             if plan is None or plan == refused:
                 plan = bytes(build())
-                record = {
-                    'key': {**key, 'schema': SCHEMA},
-                    'size': len(plan),
-                    'sha256': hashlib.sha256(plan).hexdigest(),
-                }
-                # The engine first: a JSON without its engine would be a promise not kept.
-                write_whole(path, plan)
-                write_whole(path.with_suffix('.json'), json.dumps(record, indent=1).encode())
+                self._keep(path, key, plan)
         return plan
+
+    def _keep(self, path, key, plan):
+        record = {
+            'key': {**key, 'schema': SCHEMA},
+            'size': len(plan),
+            'sha256': hashlib.sha256(plan).hexdigest(),
+        }
+        try:
+            # The engine first: a JSON without its engine would be a promise not kept.
+            write_whole(path, plan)
+            write_whole(path.with_suffix('.json'), json.dumps(record, indent=1).encode())
+        except CacheError as error:
+            self.unkept = str(error)
 
 
 def _read(path, key):
@@ -103,8 +121,9 @@ def write_whole(path, data):
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise BackendError(
+        with suppress(OSError):  # which a file system that became read-only refuses as well
+            temporary.unlink(missing_ok=True)
+        raise CacheError(
             f'{path} cannot be written ({error.strerror}); free space, or set XDG_CACHE_HOME'
         ) from None
 
@@ -119,7 +138,7 @@ def locked(path, waiting=None):
     try:
         file = open(path, 'w')
     except OSError as error:
-        raise BackendError(
+        raise CacheError(
             f'{path} cannot be opened ({error.strerror}); set XDG_CACHE_HOME to a writable folder'
         ) from None
     with file:
@@ -131,4 +150,6 @@ def locked(path, waiting=None):
                 if waiting:
                     waiting()
                 time.sleep(LOCK_PERIOD)
+            except OSError as error:
+                raise CacheError(f'{path} cannot be locked ({error.strerror})') from None
         yield

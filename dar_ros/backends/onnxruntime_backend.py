@@ -45,7 +45,8 @@ class OnnxRuntimeBackend(Backend):
         except ImportError:
             cure = pip_install('onnxruntime')
             raise BackendError(f'onnxruntime is not installed; {cure}') from None
-        self.device = device
+        self.device, self.on_gpu = device, device == 'cuda'
+        self.library = f'onnxruntime {onnxruntime.__version__}'
         providers = _providers(onnxruntime, device)
         options = session_options(threads)
         try:

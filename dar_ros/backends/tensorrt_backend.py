@@ -16,7 +16,7 @@ from dar_ros.backends import cuda, tensorrt_build
 from dar_ros.backends.base import HANDED_ON, Backend, Prediction, check_image
 from dar_ros.backends.engine_cache import EngineCache
 from dar_ros.backends.tensorrt_stage import Stage
-from dar_ros.errors import BackendError
+from dar_ros.errors import BackendError, forget_frames
 
 PRECISIONS = ('fp16', 'fp32')
 
@@ -28,7 +28,7 @@ class TensorRTBackend(Backend):
     `precision` auto is fp16. `progress` is called with a line of text now and then in a build.
     """
 
-    name = 'tensorrt'
+    name, on_gpu = 'tensorrt', True
 
     def __init__(self, bundle, precision='auto', progress=None):
         super().__init__(bundle)
@@ -37,16 +37,21 @@ class TensorRTBackend(Backend):
             raise BackendError(f'tensorrt serves {" and ".join(PRECISIONS)}, not {precision}')
         self.gpu = cuda.find_gpu()  # before any library that crashes without one
         self._library = tensorrt_build.load_library()
-        self._device = cuda.open_device()
+        self.library = f'{self._library.__name__} {self._library.__version__}'
         self._progress, self._cache = progress, EngineCache()
         self.cache_folder = self._cache.folder
+        self._device = cuda.open_device()
         try:
             with self._device.current():
                 self._logger = tensorrt_build.quiet_logger(self._library)
                 self._runtime = tensorrt_build.made(self._library, 'Runtime', self._logger)
                 self._engines = {graph: self._of_steps(graph) for graph in tensorrt_build.GRAPHS}
+                why = self._cache.unkept
+                self.notes += (f'tensorrt builds its engines every time: {why}',) if why else ()
                 self._lay_out()
-        except BaseException:
+        except BaseException as error:
+            with suppress(BackendError), self._device.current():
+                forget_frames(error)  # a stage half made is in a frame alone
             self.close()
             raise
         self._steps = None
@@ -127,7 +132,6 @@ class TensorRTBackend(Backend):
             prepared_graph(self.bundle.file(f'{graph}.onnx'), self.precision),
             profiles,
             (self.gpu.capability,),
-            full=self.precision == 'fp32',
             timing=self._cache.folder / f'{library.__name__}-{library.__version__}.timing',
             progress=self._progress,
             label=label,
@@ -144,7 +148,8 @@ class TensorRTBackend(Backend):
         scratch = device.buffer((size,), np.uint8)
 
         def stage(graph, k, given):
-            return Stage(self._library, device, *self._engines[graph][k], given, scratch)
+            engine = self._engines[graph][k]
+            return Stage(self._library, device, *engine, given, scratch, self._logger)
 
         self._encode = encode = stage('encoder', 0, {})
         grid = (1, 1, *bundle.grid_sizes[0])
@@ -175,8 +180,9 @@ class TensorRTBackend(Backend):
         stages = (encode, *self._takes, *self._upsamples)
         for each in stages:
             each.warm_up()
-        if not all(each.captured for each in stages):
-            self.notes += ('tensorrt runs without CUDA graphs',)
+        uncaptured = next((each.uncaptured for each in stages if each.uncaptured), '')
+        if uncaptured:
+            self.notes += (f'tensorrt runs without CUDA graphs: {uncaptured}',)
 
     # Frames
 
@@ -224,8 +230,9 @@ class TensorRTBackend(Backend):
         if self._device is None:
             return
         with suppress(BackendError), self._device.current():
-            # Contexts first, then their engines, then the memory under both.
+            # Contexts first, then their engines, the runtime, then the memory under all.
             self._encode, self._takes, self._upsamples = None, [], []
             self._engines, self._steps = {}, None
+            self._runtime = None
         self._device.close()
         self._device = None

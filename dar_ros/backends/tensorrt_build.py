@@ -7,6 +7,7 @@ Nothing here needs a GPU but standard TensorRT itself: TensorRT for RTX builds o
 import importlib
 import re
 import time
+from contextlib import suppress
 
 from dar_ros.backends.engine_cache import read_sealed, write_sealed
 from dar_ros.errors import BackendError, first_line
@@ -18,7 +19,7 @@ CURE = (
 )
 OLDEST = (10, 3)  # of standard TensorRT
 GRAPHS = ('encoder', 'step', 'upsample')
-RECIPE = 2  # raise it when prepared_graph or build_engine make another engine of the same graph
+RECIPE = 3  # raise it when prepared_graph or build_engine make another engine of the same graph
 PROGRESS_PERIOD = 5.0  # seconds between two lines about a build
 _SHORTAGE = re.compile(r'out ?of ?memory|cuda (runtime|error|driver)|cudaerror', re.IGNORECASE)
 
@@ -96,22 +97,15 @@ def step_shapes(bundle, graph):
 
 
 def build_engine(
-    library,
-    model,
-    profiles,
-    capabilities=(),
-    full=False,
-    timing=None,
-    progress=None,
-    label='engine',
+    library, model, profiles, capabilities=(), timing=None, progress=None, label='engine'
 ):
     """
     Build an engine of ONNX bytes, strongly typed; returns what `Runtime` deserializes.
 
     `profiles`: see step_shapes. `capabilities`: (major, minor) of the GPUs that TensorRT for RTX
-    is to serve; standard TensorRT serves the GPU it runs on. `full`: no TF32 in fp32 products.
-    `timing`: file of the timing cache. `progress`: called with a line of text now and then.
-    Ctrl-C, or a KeyboardInterrupt that `progress` raises, ends the build.
+    is to serve; standard TensorRT serves the GPU it runs on. `timing`: file of the timing cache.
+    `progress`: called with a line of text now and then. Ctrl-C, or a KeyboardInterrupt that
+    `progress` raises, ends the build.
     """
     logger = quiet_logger(library)
     builder = made(library, 'Builder', logger)
@@ -122,8 +116,8 @@ def build_engine(
         reasons = '; '.join(parser.get_error(i).desc() for i in range(parser.num_errors))
         raise BackendError(f'TensorRT {library.__version__} cannot read the {label}: {reasons}')
     config = builder.create_builder_config()
-    if full:
-        config.clear_flag(library.BuilderFlag.TF32)
+    # What stays fp32 does so because less is not enough, the first convolution of fp16 included.
+    config.clear_flag(library.BuilderFlag.TF32)
     if is_rtx(library):
         _target(library, config, capabilities)
     for sizes in profiles:
@@ -140,7 +134,8 @@ def build_engine(
             f'{logger.last or "no reason given"}'
         )
     if cache is not None:
-        write_sealed(timing, bytes(cache.serialize()))
+        with suppress(BackendError):  # the next build takes longer, no more
+            write_sealed(timing, bytes(cache.serialize()))
     return bytes(plan)
 
 
@@ -210,19 +205,21 @@ def quiet_logger(library):
 
 def _monitor(library, label, progress, logger):
     """
-    Return a progress monitor that tells `progress` the share done of every outermost phase, and
+    Return a progress monitor that tells `progress` now and then which phase the build is at, and
     ends the build once `logger.interrupted`.
+
+    One outermost phase holds all others, and nearly all of the time passes within one step of it:
+    so every step of any phase is an occasion to speak, and to be told to end.
     """
 
     class Monitor(library.IProgressMonitor):
         def __init__(self):
             library.IProgressMonitor.__init__(self)
-            self.phases, self.said = {}, time.monotonic()
+            self.phases, self.said = {}, time.monotonic()  # name: steps; the outermost first
 
         def phase_start(self, phase_name, parent_phase, num_steps):
             try:
-                if not parent_phase:
-                    self.phases[phase_name] = num_steps
+                self.phases[phase_name] = num_steps
             except KeyboardInterrupt:
                 logger.interrupted = True
 
@@ -230,8 +227,9 @@ def _monitor(library, label, progress, logger):
             try:
                 total, now = self.phases.get(phase_name), time.monotonic()
                 if progress and total and now - self.said > PROGRESS_PERIOD:
-                    self.said = now
-                    progress(f'{label}: {phase_name}, {(step + 1) / total:.0%}')
+                    self.said, outermost = now, next(iter(self.phases))
+                    within = '' if phase_name == outermost else f'{outermost}: '
+                    progress(f'{label}: {within}{phase_name}, {(step + 1) / total:.0%}')
             except KeyboardInterrupt:
                 logger.interrupted = True
             return not logger.interrupted

@@ -12,16 +12,20 @@ class Stage:
 
     `given` are Buffers by tensor name, which other stages write or read; the rest is allocated.
     `tensors` has the Buffer of every input and output. `scratch` is memory for activations, shared
-    by stages that never run at the same time.
+    by stages that never run at the same time. `logger` has TensorRT's own reason of what fails.
+    `uncaptured` says why there is no CUDA graph, '' if there is one or nobody tried.
     """
 
-    def __init__(self, library, device, engine, profile, given, scratch):
-        self._device, self._replay = device, None
+    def __init__(self, library, device, engine, profile, given, scratch, logger):
+        self._device, self._replay, self._logger = device, None, logger
+        logger.last = ''  # of what went before
         self._context = _context(library, engine)
+        if self._context is None:
+            raise self._error('TensorRT has no memory for an execution context')
         # TensorRT for RTX captures graphs by itself.
-        self._native, self.captured = is_rtx(library), is_rtx(library)
+        self._native, self.uncaptured = is_rtx(library), ''
         if not self._context.set_optimization_profile_async(profile, device.stream):
-            raise BackendError(f'TensorRT refuses profile {profile} of {engine.name}')
+            raise self._error(f'TensorRT refuses profile {profile} of {engine.name}')
         device.synchronize()
         self._context.set_device_memory(scratch.address, scratch.nbytes)
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
@@ -30,7 +34,7 @@ class Stage:
                 self._set_shape(engine, name, profile)
         unknown = self._context.infer_shapes()
         if unknown:
-            raise BackendError(f'TensorRT does not know the shape of {", ".join(unknown)}')
+            raise self._error(f'TensorRT does not know the shape of {", ".join(unknown)}')
         self.tensors = {}
         for name in names:
             if engine.get_tensor_location(name) != library.TensorLocation.DEVICE:
@@ -44,14 +48,18 @@ class Stage:
                     f'to is {buffer.dtype} {buffer.shape}'
                 )
             if not self._context.set_tensor_address(name, buffer.address):
-                raise BackendError(f'TensorRT refuses the address of {name}')
+                raise self._error(f'TensorRT refuses the address of {name}')
             self.tensors[name] = buffer
 
     def _set_shape(self, engine, name, profile):
         if -1 in tuple(engine.get_tensor_shape(name)):
             shape = tuple(engine.get_tensor_profile_shape(name, profile)[1])  # min, opt, max
             if not self._context.set_input_shape(name, shape):
-                raise BackendError(f'TensorRT refuses shape {shape} of {name}')
+                raise self._error(f'TensorRT refuses shape {shape} of {name}')
+
+    def _error(self, text):
+        """Return a BackendError with the reason that TensorRT gave, if it gave one."""
+        return BackendError(f'{text}: {self._logger.last}' if self._logger.last else text)
 
     def warm_up(self):
         """
@@ -61,12 +69,13 @@ class Stage:
         """
         self._enqueue()
         self._device.synchronize()
-        if self._device.can_capture and not self._native:
-            try:
-                self._replay = self._device.capture(self._enqueue)
-                self.captured = True
-            except BackendError:
-                pass  # an engine that cannot be captured runs as well, with more launches
+        if self._native:
+            return
+        try:
+            self._replay = self._device.capture(self._enqueue)
+        except BackendError as error:
+            # An engine that cannot be captured runs as well, with more launches.
+            self.uncaptured, self._logger.last = str(error), ''
 
     def run(self):
         """Put the work into the device's stream."""
@@ -77,11 +86,11 @@ class Stage:
 
     def _enqueue(self):
         if not self._context.execute_async_v3(self._device.stream):
-            raise BackendError('TensorRT failed to run')
+            raise self._error('TensorRT failed to run')
 
 
 def _context(library, engine):
-    """Return an execution context whose activations lie in memory that we give it."""
+    """Return an execution context whose activations lie in memory that we give it, or None."""
     strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
     if is_rtx(library):
         strategy, allocation = engine.create_runtime_config(), strategy
@@ -91,7 +100,4 @@ def _context(library, engine):
         strategy.dynamic_shapes_kernel_specialization_strategy = (
             library.DynamicShapesKernelSpecializationStrategy.EAGER
         )
-    context = engine.create_execution_context(strategy)
-    if context is None:
-        raise BackendError('TensorRT has no memory for an execution context')
-    return context
+    return engine.create_execution_context(strategy)

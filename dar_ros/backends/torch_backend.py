@@ -42,6 +42,7 @@ class TorchBackend(Backend):
         if threads:
             torch.set_num_threads(threads)
         self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        self.library, self.on_gpu = f'torch {torch.__version__}', self.device.type == 'cuda'
         if precision == 'auto':
             precision = 'fp16' if self.device.type == 'cuda' else 'fp32'
         self.precision = precision

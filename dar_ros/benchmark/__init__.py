@@ -26,6 +26,7 @@ CHECKS = {
     'budget_met': ('budget', 'min', 0.99),
 }
 PARTS = ('stages', 'backends', 'messages', 'budget', 'decoder', 'peers', 'node', 'endurance')
+SERVED = ('stages', 'backends', 'budget', 'node')  # parts that measure the backend of `auto`
 # What parts import once they run; asked for before the first, which is minutes earlier.
 NEEDS = {
     'messages': ('rclpy',),
@@ -84,12 +85,19 @@ def run(bench, only=(), progress=lambda text: None):
     for module in (module for name in chosen for module in NEEDS.get(name, ())):
         if find_spec(module) is None:
             raise ModuleNotFoundError(f'no module named {module}', name=module)
+    serves = {}
+    if any(name in SERVED for name in chosen):
+        from dar_ros.benchmark.processes import figures
+
+        model = (bench.model,) if bench.model else ()
+        found = figures('dar_ros.benchmark.serves', *model, aloud=True)
+        serves = {} if 'error' in found else {'serves': found}  # the parts say what fails
     parts = {}
     for name in chosen:
         progress(name)
         parts[name] = import_module(f'dar_ros.benchmark.{name}').run(bench)
     return {
-        'machine': machine(),
+        'machine': {**machine(), **serves},
         'settings': {
             name: getattr(bench, name) for name in ('rounds', 'frames', 'seconds', 'threads')
         },

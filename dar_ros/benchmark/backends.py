@@ -28,7 +28,7 @@ def run(bench):
         else:
             keys = ('encode_ms', 'steps_ms', 'finish_ms', 'open_seconds', 'memory_mb')
             rows.append((name, *(found[key] for key in keys), f'{found["agreement"]:.2%}'))
-    columns = ('backend', 'encode ms', 'all steps ms', 'finish ms', 'open s', 'memory MB')
+    columns = ('backend', 'encode ms', 'all steps ms', 'finish ms', 'open s', 'host memory MB')
     title = f'Backends present, {bench.bundle.name}, medians'
     part.tables.append((title, (*columns, 'agrees with the reference'), rows))
     return part
@@ -38,11 +38,12 @@ def main(name, model, rounds, threads):
     """Print the figures of one backend as JSON."""
     from dar_ros.backends import open_backend
     from dar_ros.bundle import open_bundle
+    from dar_ros.cli_options import say
     from dar_ros.errors import BackendError
 
     bundle, before, began = open_bundle(model), resident_mb(), time.perf_counter()
     try:
-        backend = open_backend(bundle, name, threads=int(threads))
+        backend = open_backend(bundle, name, threads=int(threads), progress=say)
     except BackendError as error:
         print(json.dumps({'error': str(error)}))
         return
@@ -60,6 +61,7 @@ def main(name, model, rounds, threads):
     found['open_seconds'] = round(opened, 2)
     found['memory_mb'] = round(resident_mb() - before, 1)
     found['agreement'] = float((error <= 0.01).mean())
+    backend.close()
     print(json.dumps(found))
 
 

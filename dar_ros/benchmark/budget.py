@@ -7,6 +7,7 @@ import numpy as np
 
 from dar_ros.benchmark import Part
 from dar_ros.benchmark.timing import WARM_UPS
+from dar_ros.cli_options import say
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthSettings, open_pipeline
 
@@ -35,9 +36,11 @@ def run(bench):
         frame = pipeline(image, intrinsics, settings)
         return (time.perf_counter() - before) * 1000, frame.steps
 
-    alone = open_pipeline(bench.model, threads=threads)
+    alone = open_pipeline(bench.model, threads=threads, progress=say)
     # Each budget meets a pipeline as a user does: just opened.
-    pipelines = {factor: open_pipeline(bench.model, threads=threads) for factor in FACTORS}
+    pipelines = {
+        factor: open_pipeline(bench.model, threads=threads, progress=say) for factor in FACTORS
+    }
     one, frames = DepthSettings(num_steps=1), {factor: [] for factor in FACTORS}
     unit = []  # (time of one step alone, its p95 until then)
     alone_times = deque((take(alone, one)[0] for _ in range(WARM_UPS + RECENT)), RECENT)

@@ -44,7 +44,7 @@ def run(bench):
         'latency p50 ms',
         'p95 ms',
         'CPU cores',
-        'memory MB',
+        'host memory MB',
         'frames offered',
         'dropped',
         'newest at start',

@@ -26,18 +26,22 @@ def started(module, *arguments):
             process.wait()
 
 
-def figures(module, *arguments):
+def figures(module, *arguments, aloud=False):
     """
-    Run `python -m MODULE ...` to its end; what it printed as JSON in its last line.
+    Run `python -m MODULE ...` to its end; what it printed as JSON in its last line. `aloud` lets
+    its stderr be seen.
 
     {'error': reason} where there is none.
     """
     command = [sys.executable, '-m', module, *map(str, arguments)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        errors = None if aloud else subprocess.PIPE
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=PATIENCE
+        )
         return json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         return {'error': f'not done in {PATIENCE} s'}
     except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or ['no output'])[-1]
+        last = ((done.stderr or '').strip().splitlines() or ['no output'])[-1]
         return {'error': f'exit code {done.returncode}: {last}'}

@@ -4,6 +4,7 @@ import numpy as np
 
 from dar_ros.benchmark import Part
 from dar_ros.benchmark.timing import copy_seconds, interleaved, p50, p50_p95, resident_mb
+from dar_ros.cli_options import say
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthSettings, open_pipeline
 
@@ -13,7 +14,7 @@ VIEWS = {'640x480': (480, 640), '1280x720': (720, 1280)}
 def run(bench):
     """Measure the line without ROS on the best backend: `tiny_k5_ms` at the network's own size."""
     before = resident_mb()
-    pipeline = open_pipeline(bench.model, threads=bench.threads)
+    pipeline = open_pipeline(bench.model, threads=bench.threads, progress=say)
     bundle, part = pipeline.bundle, Part()
     sizes = {'x'.join(map(str, bundle.input_size[::-1])): tuple(bundle.input_size), **VIEWS}
     part.data['resident_mb'] = round(resident_mb() - before, 1)

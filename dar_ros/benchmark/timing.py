@@ -84,9 +84,11 @@ def _cell(value):
 def report(result):
     """Return everything as markdown, to be pasted into docs/performance.md."""
     machine = result['machine']
+    serves = machine.get('serves', {})
+    gpu = '{gpu}: {library}, {precision}; '.format(**serves) if 'gpu' in serves else ''
     lines = [
-        f'{machine["cpu"]}, {machine["cores"]} cores; Python {machine["python"]}, onnxruntime '
-        f'{machine["onnxruntime"]}; {result["settings"]["rounds"]} rounds.'
+        f'{machine["cpu"]}, {machine["cores"]} cores; {gpu}Python {machine["python"]}, '
+        f'onnxruntime {machine["onnxruntime"]}; {result["settings"]["rounds"]} rounds.'
     ]
     rows = [
         (c['name'], _short(c['value']), _short(c['limit']), 'ok' if c['ok'] else '**short**')

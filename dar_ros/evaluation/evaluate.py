@@ -122,6 +122,7 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
         'depth_range': [near, far],
         'model': bundle.name,
         'backend': pipeline.backend.name,
+        'precision': pipeline.backend.precision,
         'median_seconds': medians[-1],
     }
 
