@@ -159,7 +159,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     save_checkpoint(tmp_path / 'other', DAR(other))
     with pytest.raises(UsageError, match='detail_init: .*other has a tf_efficientnet_lite1'):
         initial_model(settings(detail_init=str(tmp_path / 'other')))
-    with pytest.raises(UsageError, match='detail_init: .*none is no checkpoint'):
+    with pytest.raises(UsageError, match='detail_init: .*none does not exist'):
         initial_model(settings(detail_init=str(tmp_path / 'none')))
     pixels = replace(PRESETS['dar_tiny'], pixel_mean=(0.4, 0.4, 0.4), neck_blocks=0)
     save_checkpoint(tmp_path / 'pixels', DAR(pixels))
