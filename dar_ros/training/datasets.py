@@ -118,16 +118,15 @@ def sampled(depth, size):
     # Exact: INTER_NEAREST is off by up to half a pixel.
     found = cv2.resize(depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     step = np.divide(depth.shape, size)  # pixels of a cell, rows and columns
-    if (step <= 1).all() or not np.isnan(found).any():
+    lacks = np.isnan(found)
+    if (step <= 1).all() or not lacks.any():
         return found
-    known = np.argwhere(~np.isnan(depth))  # (n, 2)
-    places = (known + 0.5) / step
-    cells = places.astype(int)  # (n, 2)
-    farthest_first = np.argsort(-np.square(places - cells - 0.5).sum(1), kind='stable')
-    rows, columns = cells[farthest_first].T
-    filled = np.full(size, np.nan, np.float32)
-    filled[rows, columns] = depth[tuple(known[farthest_first].T)]  # the last one stays
-    return np.where(np.isnan(found), filled, found)
+    rows, columns = (((np.arange(n) + 0.5) / s).astype(int) for n, s in zip(depth.shape, step))
+    known = np.argwhere(~np.isnan(depth) & lacks[np.ix_(rows, columns)])  # (n, 2)
+    off = (known + 0.5) / step % 1 - 0.5  # from the middle of the cell
+    known = known[np.argsort(-np.square(off).sum(1), kind='stable')]  # the nearest last: it stays
+    found[rows[known[:, 0]], columns[known[:, 1]]] = depth[tuple(known.T)]
+    return found
 
 
 def crop_and_flip(image, depth, intrinsics, config, rng):
