@@ -39,6 +39,8 @@ def test_the_mean_of_two_is_fitted_again_and_says_of_what(tmp_path, data, capsys
         models.append(DAR(SMALL))
         paths.append(str(tmp_path / f'run{seed}'))
         record = {'training': training, 'iteration': seed, 'sigma_factors': [9.0] * 5}
+        if seed == 0:  # as the best checkpoint of a finished run, not its last one
+            record['row_medians'] = [1.0, 2.0]
         save_checkpoint(paths[-1], models[-1], record)
     assert main([*paths, '--shares', '0.25', '0.75', '--out', str(tmp_path / 'out')]) == 0
     found, record = load_checkpoint(tmp_path / 'out')
@@ -46,6 +48,7 @@ def test_the_mean_of_two_is_fitted_again_and_says_of_what(tmp_path, data, capsys
     torch.testing.assert_close(found.position, expected)
     assert record['average'] == {paths[0]: 0.25, paths[1]: 0.75}
     assert record['sigma_factors'] != [9.0] * 5 and record['validation']['frames'] == 2
+    assert record['row_medians'] == [1.0, 2.0]
     assert capsys.readouterr().out.startswith('abs_rel per step')
 
     other = DAR(replace(SMALL, memory_width=48))

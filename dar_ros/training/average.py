@@ -47,6 +47,10 @@ def average(checkpoints, shares, out):
     models, records = zip(*(load_checkpoint(path) for path in checkpoints))
     model, record = averaged(list(models), shares), dict(records[-1])
     record.pop('model')
+    # Only a finished run's best checkpoint has them; they are of the training set, not of weights.
+    medians = [one['row_medians'] for one in records if 'row_medians' in one]
+    if medians:
+        record['row_medians'] = medians[-1]
     training = record['training']
     frames = open_frames(training['dataset'], training['val_data'], training['val_split'])
     some = Subset(frames, spread(frames, training['validation_frames']))
