@@ -130,10 +130,12 @@ def _evaluated(arguments, pipeline):
         count = max(1, arguments.frames // CLIP)
         clips = moving_views(count, CLIP)
         return steadiness.steadiness(pipeline, clips, settings, count), steadiness.table
-    from dar_ros.evaluation import evaluate as scores
+    from dar_ros.evaluation import report
+    from dar_ros.evaluation.evaluate import evaluate as score
+    from dar_ros.evaluation.evaluate import frozen_test_split
 
     if arguments.dataset == 'sim' and not arguments.data:
-        frames = scores.frozen_test_split(arguments.frames)
+        frames = frozen_test_split(arguments.frames)
     else:
         frames = frames_of(arguments)
     if not arguments.depth_max and hasattr(frames, 'cap'):
@@ -145,13 +147,13 @@ def _evaluated(arguments, pipeline):
 
         count = max(1, arguments.frames // len(awareness.FOVS))
         scenes = views_through_lenses(count, awareness.FOVS)
-        report = {
+        changes = {
             'range': awareness.range_awareness(pipeline, frames, arguments.frames, settings),
             'focal': awareness.focal_awareness(pipeline, scenes, settings, count),
         }
-        return report, awareness.table
-    report = scores.evaluate(pipeline, frames, arguments.frames, settings, flip=arguments.flip)
-    return report, scores.table
+        return changes, awareness.table
+    scores = score(pipeline, frames, arguments.frames, settings, flip=arguments.flip)
+    return scores, report.table
 
 
 def calibrate(arguments):

@@ -10,7 +10,8 @@ from dar_ros.cli import main
 from dar_ros.errors import UsageError
 from dar_ros.evaluation.calibrate import fit_depth_scale
 from dar_ros.evaluation.datasets import matched_disparity, open_dataset, spread
-from dar_ros.evaluation.evaluate import ause, bootstrap_interval, evaluate
+from dar_ros.evaluation.evaluate import evaluate
+from dar_ros.evaluation.metrics import ause, bootstrap_interval
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation.dataset import StoredFrame
 

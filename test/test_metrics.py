@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dar_ros.backends.base import Backend, Prediction
-from dar_ros.evaluation.evaluate import evaluate, row_median_depth, table
+from dar_ros.evaluation.evaluate import evaluate, row_median_depth
 from dar_ros.evaluation.metrics import depth_metrics, mean_metrics
+from dar_ros.evaluation.report import table
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthPipeline
 

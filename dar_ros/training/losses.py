@@ -85,12 +85,14 @@ def step_losses(upsampled, depth, depth_min, depth_max, bin_space, config):
     )
     error = predicted - target
     known = classes != UNKNOWN
-    wanted = torch.where(known, classes, 0).squeeze(1).long()
-    surprise = F.cross_entropy(upsampled.range_logits, wanted, reduction='none')[:, None]
+    target_class = torch.where(known, classes, 0).squeeze(1).long()
+    cross_entropy = F.cross_entropy(upsampled.range_logits, target_class, reduction='none')[
+        :, None
+    ]
     return {
         'depth': silog(error, valid, config.alpha, config.beta)
         + config.l1_weight * image_mean(error.abs(), valid),
-        'range': image_mean(surprise, known),
+        'range': image_mean(cross_entropy, known),
         'scale': laplace_nll(error, upsampled.log_scale, valid),
     }
 

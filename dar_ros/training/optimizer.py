@@ -2,7 +2,7 @@
 
 import torch
 
-from dar_ros.training.strategy import like
+from dar_ros.training.strategy import laid_out_as
 
 _BACKBONES = ('encoder.backbone.', 'encoder.detail_encoder.backbone.')
 
@@ -56,6 +56,6 @@ def restore_state(optimizer, tensors):
     parameters = [p for group in optimizer.param_groups for p in group['params']]
     for key, value in tensors.items():
         index, name = key.split('.')
-        value = like(value, parameters[int(index)])
+        value = laid_out_as(value, parameters[int(index)])
         state['state'].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(state)

@@ -51,7 +51,7 @@ def shard(losses, mesh):
     return fully_shard(losses, mesh=mesh)
 
 
-def whole(tensors, keeps):
+def gather_shards(tensors, keeps):
     """
     Return {name: tensor} with shards gathered in main memory, or {} where not `keeps`; every
     process calls it.
@@ -67,7 +67,7 @@ def whole(tensors, keeps):
     return gathered
 
 
-def like(value, parameter):
+def laid_out_as(value, parameter):
     """Lay a whole optimizer tensor out, or cut it, as its parameter is."""
     if not torch.is_tensor(value) or not value.dim():
         return value

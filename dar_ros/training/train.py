@@ -32,7 +32,7 @@ from dar_ros.training.losses import LossModule
 from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
 from dar_ros.training.sources import freeze, initial_model, open_frames, require_apart
 from dar_ros.training.statistics import row_medians
-from dar_ros.training.strategy import is_sharded, make_fabric, whole
+from dar_ros.training.strategy import gather_shards, is_sharded, make_fabric
 from dar_ros.training.validation import validate
 
 BAD_STEPS = 20  # in a row, after which a run ends; fp16's scaler needs a few to find its scale
@@ -62,7 +62,7 @@ class Trainer:
         self.deadline = time.monotonic() + 60 * minutes if minutes else float('inf')
         self.fabric = make_fabric(config)
         self.fabric.launch()
-        self.device, self.leads = self.fabric.device, self.fabric.is_global_zero
+        self.device, self.is_rank_zero = self.fabric.device, self.fabric.is_global_zero
         for stage in config.stages:
             if stage.batch % (self.fabric.world_size * config.accumulate):
                 raise UsageError(
@@ -80,20 +80,23 @@ class Trainer:
         self.model = freeze(initial_model(config), config.freeze).to(
             self.device, memory_format=torch.channels_last
         )
-        self.average = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
+        self.ema_model = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         # Shards cannot be validated by one process alone: a whole one stands by, in main memory.
         self.sharded = is_sharded(self.fabric)
         if config.strategy == 'fsdp' and not self.sharded:
             self.tell('strategy fsdp has no effect in one process: start several with torchrun')
-        self.whole = copy.deepcopy(self.model).cpu() if self.sharded and self.leads else None
-        self.iteration, self.best = 0, float('inf')
+        self.cpu_model = (
+            copy.deepcopy(self.model).cpu() if self.sharded and self.is_rank_zero else None
+        )
+        self.iteration = 0
+        self.best, self.best_size = float('inf'), None  # abs_rel, and the size it was had at
         self.bad_steps = 0  # the latest ones, whose gradients were not finite
         if config.stages[-1].size != config.model.input_size:
             self.tell(
                 f'trained at {config.stages[-1].size}, but to be served at the '
                 f"model's input_size, {config.model.input_size}, where its depth may be far worse"
             )
-        if self.leads:
+        if self.is_rank_zero:
             recovered(self.out / 'last')
         self.fabric.barrier()
         begun = (self.out / 'last').exists()
@@ -112,24 +115,24 @@ class Trainer:
         self.optimizer = self.fabric.setup_optimizers(self.optimizer)
         self.out.mkdir(parents=True, exist_ok=True)
 
-    def kept(self):
+    def model_to_save(self):
         """Return the network that is validated and kept; every process calls it."""
-        if self.average is not None:
-            return self.average
-        return self.gathered()
+        if self.ema_model is not None:
+            return self.ema_model
+        return self.trained_model()
 
-    def gathered(self):
+    def trained_model(self):
         """Return the trained network, whole in the leading process; every one calls it."""
         if not self.sharded:
             return self.model
-        tensors = whole(self.model.state_dict(), self.leads)
-        if self.leads:
-            self.whole.load_state_dict(tensors)
-        return self.whole
+        tensors = gather_shards(self.model.state_dict(), self.is_rank_zero)
+        if self.is_rank_zero:
+            self.cpu_model.load_state_dict(tensors)
+        return self.cpu_model
 
     def tell(self, text):
         """Print a line on the run, once for all processes."""
-        if self.leads:
+        if self.is_rank_zero:
             tqdm.write(f'{self.config.name}: {text}')
 
     def run(self):
@@ -151,7 +154,7 @@ class Trainer:
             initial=self.iteration,
             desc=self.config.name,
             mininterval=5,
-            disable=not self.leads,
+            disable=not self.is_rank_zero,
         )
         begin = 0
         for number, stage in enumerate(self.config.stages):
@@ -162,7 +165,7 @@ class Trainer:
                 return None
             begin = end
         progress.close()
-        if self.leads:
+        if self.is_rank_zero:
             self.finish()
         self.fabric.barrier()
         return self.out / 'best'
@@ -225,10 +228,10 @@ class Trainer:
         norm = self.fabric.clip_gradients(
             self.losses, self.optimizer, max_norm=config.optimizer.clip, error_if_nonfinite=False
         )
-        self.step(bool(torch.isfinite(whole({'norm': norm}, True)['norm'])))
+        self.step(bool(torch.isfinite(gather_shards({'norm': norm}, True)['norm'])))
         self.iteration += 1
-        if self.average is not None:
-            self.update_average()
+        if self.ema_model is not None:
+            self.update_ema()
         names = ('loss', *(f'{name}_loss' for name in last))
         return {'rate': rate, **dict(zip(names, record.tolist()))}
 
@@ -249,20 +252,20 @@ class Trainer:
         return f'--resume goes on from {self.out / "last"}, with a lower optimizer.peak perhaps'
 
     @torch.no_grad()
-    def update_average(self):
+    def update_ema(self):
         """Move the average towards the weights; faster at first, when it knows little."""
         decay = min(self.config.ema, (1 + self.iteration) / (10 + self.iteration))
-        for average, value in zip(
-            self.average.state_dict().values(), self.model.state_dict().values()
+        for mean, value in zip(
+            self.ema_model.state_dict().values(), self.model.state_dict().values()
         ):
-            if average.is_floating_point():
-                average.lerp_(value, 1 - decay)
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
             else:
-                average.copy_(value)
+                mean.copy_(value)
 
     def log(self, stage, record):
         """Append to log.csv."""
-        if not self.leads:
+        if not self.is_rank_zero:
             return
         path = self.out / 'log.csv'
         new = not path.exists()
@@ -280,10 +283,11 @@ class Trainer:
 
     def checkpoint(self, size):
         """
-        Validate; save `last`, and `best` when the last step's abs_rel on the validation set fell.
+        Validate; save `last`, and `best` where the last step's abs_rel on the validation set did
+        not rise.
         """
-        kept = self.kept()
-        if self.leads:
+        kept = self.model_to_save()
+        if self.is_rank_zero:
             metrics = validate(kept.to(self.device), self.check_frames, size)
             if self.sharded:
                 kept.cpu()
@@ -299,7 +303,7 @@ class Trainer:
                 + f', d1 {metrics["d1"][-1]:.3f}'
             )
             # Sizes are not compared with each other: a new stage begins a new contest.
-            same = getattr(self, 'best_size', size) == size
+            same = self.best_size in (None, size)
             self.best, self.best_size = self.best if same else float('inf'), size
             if metrics['abs_rel'][-1] <= self.best:
                 self.best = metrics['abs_rel'][-1]
@@ -309,19 +313,19 @@ class Trainer:
 
     def save_last(self):
         """Save what a run continues from."""
-        model = self.gathered()
-        optimizer = whole(flat_state(self.optimizer), self.leads)
-        if self.leads:
+        model = self.trained_model()
+        optimizer = gather_shards(flat_state(self.optimizer), self.is_rank_zero)
+        if self.is_rank_zero:
             with replaced(self.out / 'last') as folder:
                 record = {'training': asdict(self.config), 'iteration': self.iteration}
                 save_checkpoint(folder, model, record)
                 save_tensors(folder, 'optimizer', optimizer)
-                if self.average is not None:
-                    save_tensors(folder, 'average', self.average.state_dict())
+                if self.ema_model is not None:
+                    save_tensors(folder, 'average', self.ema_model.state_dict())
                 state = {
                     'iteration': self.iteration,
                     'best': self.best,
-                    'best_size': getattr(self, 'best_size', None),
+                    'best_size': self.best_size,
                     'train_frames': len(self.train_frames),
                     'precision': self.fabric.strategy.precision.state_dict(),  # fp16's loss scale
                 }
@@ -345,8 +349,8 @@ class Trainer:
         if changed:
             self.tell(f'resumed with other {", ".join(changed)} than before')
         self.model.load_state_dict(model.state_dict())
-        if self.average is not None:
-            self.average.load_state_dict(load_tensors(folder, 'average'))
+        if self.ema_model is not None:
+            self.ema_model.load_state_dict(load_tensors(folder, 'average'))
         state = read_json(folder / 'state.json')
         self.iteration, self.best = state['iteration'], state['best']
         frames = len(self.train_frames)
