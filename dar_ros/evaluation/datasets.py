@@ -147,7 +147,7 @@ class KittiDataset(_Frames):
                 if line.startswith('P_rect_02:'):
                     p = [float(value) for value in line.split()[1:]]
                     return Intrinsics(p[0], p[5], p[2], p[6])
-        return Intrinsics(focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)
+        return Intrinsics.centered(focal, size[1], size[0])
 
 
 class SunRgbdDataset(_Frames):

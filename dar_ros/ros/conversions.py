@@ -156,18 +156,30 @@ def intrinsics_from_info(info, size, rectified=False):
     """
     if info.k[0] == 0:
         return None
-    name, numbers = 'K', [info.k[i] for i in (0, 4, 2, 5)]
+    name, camera = 'K', _camera_of_k(info)
     if _is_of_p(info, rectified):
-        name, numbers = 'P', [info.p[i] for i in (0, 5, 2, 6)]
-    fx, fy, cx, cy = map(float, numbers)
-    left, top, width, height = _window(info, size)
-    result = Intrinsics(fx, fy, cx, cy).crop(left, top).scale(size[1] / width, size[0] / height)
+        name, camera = 'P', _camera_of_p(info)
+    result = _of_image(camera, info, size)
     if not _is_camera(result, size):
         raise FrameError(
-            f'camera_info has no usable {name}: fx {fx}, fy {fy}, cx {cx}, cy {cy} for an image '
-            f'of {size[1]}x{size[0]}'
+            f'camera_info has no usable {name}: fx {camera.fx}, fy {camera.fy}, cx {camera.cx}, '
+            f'cy {camera.cy} for an image of {size[1]}x{size[0]}'
         )
     return result
+
+
+def _camera_of_k(info):
+    return Intrinsics(*(float(info.k[i]) for i in (0, 4, 2, 5)))
+
+
+def _camera_of_p(info):
+    return Intrinsics(*(float(info.p[i]) for i in (0, 5, 2, 6)))
+
+
+def _of_image(camera, info, size):
+    """Intrinsics at calibration size -> those of an image of `size` (H, W)."""
+    left, top, width, height = _window(info, size)
+    return camera.crop(left, top).scale(size[1] / width, size[0] / height)
 
 
 def _is_of_p(info, rectified):
@@ -222,17 +234,7 @@ def info_for_depth(info, header, size, intrinsics, rectified=False):
     result = CameraInfo(header=header, height=size[0], width=size[1])
     if info is None or intrinsics is None:
         return result
-    result.k = [
-        intrinsics.fx,
-        0.0,
-        intrinsics.cx,
-        0.0,
-        intrinsics.fy,
-        intrinsics.cy,
-        0.0,
-        0.0,
-        1.0,
-    ]
+    result.k = intrinsics.matrix().ravel().tolist()
     if rectified:
         result.distortion_model, result.d = 'plumb_bob', [0.0] * 5
         result.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
@@ -243,28 +245,10 @@ def info_for_depth(info, header, size, intrinsics, rectified=False):
             copy.copy(info.d),
             copy.copy(info.r),
         )
-        left, top, width, height = _window(info, size)
-        projection = (
-            Intrinsics(*(float(info.p[i]) for i in (0, 5, 2, 6)))
-            .crop(left, top)
-            .scale(size[1] / width, size[0] / height)
-        )
+        projection = _of_image(_camera_of_p(info), info, size)
         if not _is_camera(projection, size):  # left out, or damaged
             projection = intrinsics
-    result.p = [
-        projection.fx,
-        0.0,
-        projection.cx,
-        0.0,
-        0.0,
-        projection.fy,
-        projection.cy,
-        0.0,
-        0.0,
-        0.0,
-        1.0,
-        0.0,
-    ]
+    result.p = np.c_[projection.matrix(), np.zeros(3)].ravel().tolist()
     return result
 
 
