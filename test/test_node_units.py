@@ -77,7 +77,7 @@ def test_the_latency_budget_counts_decoding_and_publishing(monkeypatch):
         health=SimpleNamespace(frame=lambda steps, stages, warnings: timings.update(stages)),
         _infos=SimpleNamespace(find=lambda msg: (None, True)),
         _info_is_coming=lambda: False,
-        _arrives_rectified=False,
+        _rectified_by=None,
         _rectify=None,
         _camera_warnings=lambda *_: [],
         _warn=lambda warnings: None,

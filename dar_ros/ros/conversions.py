@@ -19,7 +19,7 @@ from dar_ros.geometry import Intrinsics, rays
 from dar_ros.postprocess import row_blocks
 
 MAX_SIDE = 16384  # pixels; more is a broken header, not a camera
-BY_NAME = 'by its name'  # how an image is rectified of which nothing else says so
+BY_NAME = 'its name'  # what says that an image is rectified, where nothing else does
 MAX_FOCAL = 1000.0  # focal length and principal point, image sides; and the inverse: no lens is so
 
 _U8, _U16 = np.uint8, np.uint16
@@ -120,16 +120,18 @@ def _pixels(msg, dtype, channels, rows):
     return np.ndarray((rows, width, channels), order, data, strides=strides)
 
 
-def is_rectified(topic, said='auto'):
+def rectified_by(topic, said='auto'):
     """
-    Whether the images of a topic are rectified: as `said` (true or false); or, if that is auto,
-    BY_NAME where a part of the name begins so: image_rect, image_rect_color ...
+    Return what says that the images of a topic are rectified, or None: they are not.
 
-    image_proc publishes them beside the camera's own camera_info, whose D is that of the lens.
+    'image_rectified', the parameter, where `said` is true; if it is auto, BY_NAME where a part of
+    the name begins so: image_rect, image_rect_color ... image_proc publishes them beside the
+    camera's own camera_info, whose D is that of the lens.
     """
     if said != 'auto':
-        return said == 'true'
-    return any(part.startswith('image_rect') for part in topic.split('/')) and BY_NAME
+        return 'image_rectified' if said == 'true' else None
+    named = any(part.startswith('image_rect') for part in topic.split('/'))
+    return BY_NAME if named else None
 
 
 def rectified_info(info):
@@ -145,19 +147,19 @@ def rectified_info(info):
     return result
 
 
-def intrinsics_from_info(info, size, rectified=False):
+def intrinsics_from_info(info, size, source=None):
     """
     CameraInfo -> Intrinsics of an image of `size` (H, W), or None if uncalibrated (K[0] == 0, REP
     104).
 
-    A raw image is of K, a `rectified` one (see is_rectified) of P, where there is one. Both are of
-    the full calibration size: a region of interest, binning and any further resize are applied.
-    FrameError if the numbers make no camera.
+    A raw image is of K, a rectified one (`source`: see rectified_by) of P, where there is one.
+    Both are of the full calibration size: a region of interest, binning and any further resize are
+    applied. FrameError if the numbers make no camera.
     """
     if info.k[0] == 0:
         return None
     name, camera = 'K', _camera_of_k(info)
-    if _is_of_p(info, rectified):
+    if _is_of_p(info, source):
         name, camera = 'P', _camera_of_p(info)
     result = _of_image(camera, info, size)
     if not _is_camera(result, size):
@@ -182,12 +184,13 @@ def _of_image(camera, info, size):
     return camera.crop(left, top).scale(size[1] / width, size[0] / height)
 
 
-def _is_of_p(info, rectified):
+def _is_of_p(info, source):
     """
-    Whether a `rectified` image is of P. Of a lens without distortion image_proc's image_rect is
-    the raw image, passed on as it is: of K, even if P has another focal length.
+    Whether an image that `source` says is rectified is of P. Of a lens without distortion
+    image_proc's image_rect is the raw image, passed on as it is: of K, even if P has another focal
+    length.
     """
-    return bool(rectified and info.p[0] and (rectified is True or any(info.d)))
+    return bool(source and info.p[0] and (source != BY_NAME or any(info.d)))
 
 
 def _is_camera(intrinsics, size):

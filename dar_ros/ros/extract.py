@@ -15,7 +15,7 @@ from dar_ros.ros.conversions import (
     image_to_metres,
     image_to_rgb,
     intrinsics_from_info,
-    is_rectified,
+    rectified_by,
 )
 
 # What each topic may be, in the order image, depth, camera_info.
@@ -43,7 +43,7 @@ def extract(bag, topics, out, every=1, slop=0.02, warn=print):
     try:
         with AnyReader([bag], default_typestore=get_typestore(Stores.LATEST)) as reader:
             _check_topics(bag, topics, {c.topic: c.msgtype for c in reader.connections})
-            pairs = _Pairs(_messages(reader, topics), int(slop * 1e9), is_rectified(topics[0]))
+            pairs = _Pairs(_messages(reader, topics), int(slop * 1e9), rectified_by(topics[0]))
             written = _write_pairs(pairs, out, every)
     except (AnyReaderError, FileNotFoundError) as error:
         raise UsageError(f'{bag} cannot be read: {error}') from None
@@ -100,17 +100,17 @@ def _write_pairs(pairs, out, every):
 class _Pairs:
     """Iterates over (stamp of the image, RGB, metres, the latest CameraInfo) of every pair."""
 
-    def __init__(self, messages, slop, rectified=False):
-        self.messages, self.slop, self.rectified = messages, slop, rectified
+    def __init__(self, messages, slop, source=None):
+        self.messages, self.slop, self.rectified_by = messages, slop, source
         self.frame_ids, self.refused, self.reason = {}, 0, ''
         self.no_camera, self.camera_reason, self.distorted = 0, '', False
 
     def camera(self, info, size):
         """Return the Intrinsics of an image of `size`; FrameError if `info` has none."""
-        intrinsics = intrinsics_from_info(info, size, self.rectified)
+        intrinsics = intrinsics_from_info(info, size, self.rectified_by)
         if intrinsics is None:
             raise FrameError('camera_info is not calibrated (K is zero)')
-        self.distorted |= bool(np.any(info.d)) and not self.rectified
+        self.distorted |= bool(np.any(info.d)) and not self.rectified_by
         return intrinsics
 
     def faults(self):
