@@ -139,15 +139,11 @@ def test_depth_in_metres():
 
 def test_depth_in_millimetres_never_wraps():
     depth = np.array([[1.5, np.nan, np.inf], [-np.inf, 0.0004, 70]], np.float32)
-    msg = conversions.metres_to_millimetres(depth, HEADER)
+    msg = conversions.metres_to_image16(depth, HEADER)
     assert msg.encoding == '16UC1'
     assert np.frombuffer(msg.data, '<u2').tolist() == [1500, 0, 0, 0, 0, 0]
-    assert (
-        np.frombuffer(
-            conversions.metres_to_millimetres(np.full((1, 1), 65.535), HEADER).data, '<u2'
-        )
-        == 65535
-    )
+    edges = np.array([[65.535, 65.5354, 65.536, -0.005, 0.0006]])
+    assert conversions.millimetres(edges).tolist() == [[65535, 65535, 0, 0, 1]]
 
 
 @pytest.mark.parametrize(

@@ -291,14 +291,17 @@ def metres_to_image(values, header):
     return _image(header, np.ascontiguousarray(values, '<f4'), '32FC1')
 
 
-def metres_to_millimetres(values, header):
-    """
-    Metres (H, W) -> 16UC1 Image in millimetres (REP 118); 0 where invalid or not representable.
-    """
+def metres_to_image16(values, header):
+    """Metres (H, W) -> 16UC1 Image in millimetres (REP 118), see `millimetres`."""
+    return _image(header, millimetres(values).astype('<u2'), '16UC1')
+
+
+def millimetres(metres):
+    """Metres (H, W) -> millimetres uint16; 0 where invalid, not above 0 or beyond 65.535 m."""
     with np.errstate(invalid='ignore', over='ignore'):
-        millimetres = np.rint(values * 1000)
-        good = (millimetres > 0) & (millimetres <= 65535)
-    return _image(header, np.where(good, millimetres, 0).astype('<u2'), '16UC1')
+        rounded = np.rint(metres * 1000)
+        good = (rounded > 0) & (rounded <= 65535)
+    return np.where(good, rounded, 0).astype(np.uint16)
 
 
 def rgb_to_image(rgb, header):

@@ -15,6 +15,7 @@ from dar_ros.ros.conversions import (
     image_to_metres,
     image_to_rgb,
     intrinsics_from_info,
+    millimetres,
     rectified_by,
 )
 
@@ -177,9 +178,7 @@ def _write(out, stamp, rgb, depth, intrinsics):
         # A registered depth image of another resolution: nearest, depth is never blended.
         depth = cv2.resize(depth, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     name = f'{stamp:019d}'
-    millimetres = np.nan_to_num(depth * 1000, nan=0, posinf=0, neginf=0)
-    millimetres = np.where(millimetres < 65535, millimetres, 0).round().astype(np.uint16)
     cv2.imwrite(str(out / 'image' / f'{name}.png'), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    cv2.imwrite(str(out / 'depth' / f'{name}.png'), millimetres)
+    cv2.imwrite(str(out / 'depth' / f'{name}.png'), millimetres(depth))
     camera = {key: getattr(intrinsics, key) for key in ('fx', 'fy', 'cx', 'cy')}
     (out / 'intrinsics' / f'{name}.json').write_text(json.dumps(camera))
