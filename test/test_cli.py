@@ -70,7 +70,7 @@ def test_info_of_a_preset():
     [
         (['info', 'no/such/bundle'], 1, 'no such folder'),
         (['predict', 'missing.png', '--fov', '60', '--out', 'x'], 2, 'missing.png'),
-        (['predict', __file__, '--fov', '60', '--out', '{tmp}'], 1, 'no readable image'),
+        (['predict', __file__, '--fov', '60', '--out', '{tmp}'], 2, 'no readable image'),
         (['predict', '{image}', '--fov', '190', '--out', '{tmp}'], 2, '--fov'),
         (
             ['predict', '{image}', '--fov', '60', '--num-steps', '9', '--out', '{tmp}'],

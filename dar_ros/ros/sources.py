@@ -11,6 +11,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dar_ros.cures import pip_install
 from dar_ros.errors import UsageError
+from dar_ros.files import read_rgb
 from dar_ros.geometry import Intrinsics
 from dar_ros.ros.conversions import rectified_by, rectified_info
 
@@ -53,10 +54,7 @@ def folder_shots(path, loop):
     if not files:
         raise UsageError(f'{path}: no images there')
     for file in itertools.cycle(files) if loop else files:
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if image is None:
-            raise UsageError(f'{file} is no readable image')
-        yield Shot(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        yield Shot(read_rgb(file))
 
 
 def video_shots(source, loop):
