@@ -1,6 +1,5 @@
 """The `dar` command as a user types it."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -11,19 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import need
 
 from dar_ros.cli import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def need(module, extra):
-    """
-    Skip where a module is missing, without importing it: torch dies when imported after Mesa's
-    libraries.
-    """
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f'{module} is not installed (extra: {extra})')
 
 
 def dar(*arguments, code=0):
