@@ -281,9 +281,7 @@ def export(arguments):
 
 def predict(arguments):
     """`dar predict`."""
-    import cv2
-
-    from dar_ros.files import write_depth
+    from dar_ros.files import read_rgb, write_depth
 
     check_camera(arguments)
     missing = [path for path in arguments.images if not Path(path).is_file()]
@@ -300,10 +298,7 @@ def predict(arguments):
         out.mkdir(parents=True, exist_ok=True)
         _, depth_range = settings.resolve(pipeline.bundle)
         for path, stem in zip(arguments.images, stems):
-            image = cv2.imread(path, cv2.IMREAD_COLOR)
-            if image is None:
-                raise DarError(f'{path} is no readable image')
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            image = read_rgb(path)
             frame = pipeline(image, camera_of(arguments, image), settings)
             near, far, share = write_depth(out / stem, frame, image, depth_range)
             print(f'{path}: {near:.2f}-{far:.2f} m, {share:.1%} valid, {frame.steps} steps')

@@ -51,7 +51,7 @@ def camera_of(arguments, image):
     height, width = image.shape[:2]
     if arguments.focal is None:
         return Intrinsics.from_fov(arguments.fov, width, height)
-    return Intrinsics(arguments.focal, arguments.focal, (width - 1) / 2, (height - 1) / 2)
+    return Intrinsics.centered(arguments.focal, width, height)
 
 
 def settings_of(arguments):

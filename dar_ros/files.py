@@ -1,4 +1,4 @@
-"""Depth results as files (npy, coloured png, ply), and where cached files lie."""
+"""Images read, depth results written (npy, coloured png, ply), and where cached files lie."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dar_ros.errors import UsageError
 from dar_ros.geometry import unproject
 from dar_ros.postprocess import EDGE_THRESHOLD, colorize, flying_pixels
 
@@ -14,6 +15,14 @@ def cache_folder(name):
     """Return `dar_ros/NAME` in XDG_CACHE_HOME, or in ~/.cache where that is not set or empty."""
     base = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
     return Path(base, 'dar_ros', name)
+
+
+def read_rgb(path):
+    """Image file -> RGB uint8 (H, W, 3); UsageError if it is none."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UsageError(f'{path} is no readable image')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def write_depth(stem, frame, image, depth_range):

@@ -23,7 +23,11 @@ class Intrinsics:
     @classmethod
     def from_fov(cls, hfov_deg, width, height):
         """Centred square-pixel camera of a horizontal field of view in degrees."""
-        focal = width / 2 / math.tan(math.radians(hfov_deg) / 2)
+        return cls.centered(width / 2 / math.tan(math.radians(hfov_deg) / 2), width, height)
+
+    @classmethod
+    def centered(cls, focal, width, height):
+        """Square-pixel camera of a focal length in pixels that looks through the middle."""
         return cls(focal, focal, (width - 1) / 2, (height - 1) / 2)
 
     @property
@@ -41,6 +45,10 @@ class Intrinsics:
     def crop(self, left, top):
         """Intrinsics of a crop that begins at column `left`, row `top` (negative: padding)."""
         return Intrinsics(self.fx, self.fy, self.cx - left, self.cy - top)
+
+    def mirrored(self, width):
+        """Intrinsics of the image, `width` pixels wide, with left and right exchanged."""
+        return Intrinsics(self.fx, self.fy, width - 1 - self.cx, self.cy)
 
     def matrix(self):
         """K, (3, 3) float64."""

@@ -9,7 +9,7 @@ from dar_ros.backends import open_backend
 from dar_ros.bundle import is_checkpoint, open_bundle
 from dar_ros.errors import FrameError, UsageError, forget_frames
 from dar_ros.geometry import Intrinsics
-from dar_ros.postprocess import BEYOND_RANGE, numbers, real_depth
+from dar_ros.postprocess import BEYOND_RANGE, finite_pixels, real_depth
 from dar_ros.preprocess import canonical_scale, prepare
 from dar_ros.scheduler import StepScheduler
 
@@ -187,7 +187,7 @@ class DepthPipeline:
 
     def _warnings(self, intrinsics, canonical_range, prediction):
         # The self-test at start is of one image: fp16 may overflow on another.
-        found = numbers(prediction)
+        found = finite_pixels(prediction)
         if not found.all():
             yield f'the network gives no number for {1 - found.mean():.1%} of its pixels'
         if intrinsics is None:

@@ -52,7 +52,7 @@ def real_depth(
         # Not `>`: an uncertainty that is no number is none that can be trusted.
         uncertain = ~(relative <= max_relative_uncertainty)
         depth[np.isfinite(depth) & ~beyond & uncertain] = np.nan
-    lost = ~numbers(prediction)
+    lost = ~finite_pixels(prediction)
     if lost.any():
         depth[restore(lost.astype(np.uint8), spec, cv2.INTER_NEAREST_EXACT) > 0] = np.nan
         # A resize spreads what is no number to its neighbours: no depth without an uncertainty.
@@ -61,7 +61,7 @@ def real_depth(
     return depth, sigma
 
 
-def numbers(prediction):
+def finite_pixels(prediction):
     """Boolean (h, w): pixels of a Prediction whose depth and scale are numbers, as all should."""
     return np.isfinite(prediction.depth) & np.isfinite(prediction.scale)
 

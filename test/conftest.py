@@ -1,6 +1,7 @@
 """Shared fixtures: the bundled model, an isolated ROS domain, real processes."""
 
 import fcntl
+import importlib.util
 import os
 import random
 import subprocess
@@ -109,16 +110,22 @@ def free_domain():
     raise RuntimeError(f'99 test sessions at once, or files in {path.parent} that cannot be read')
 
 
+def need(module, extra):
+    """
+    Skip where a module is missing, without importing it: torch dies when imported after Mesa's
+    libraries.
+    """
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f'{module} is not installed (extra: {extra})')
+
+
 @pytest.fixture
 def furniture():
     """Skip by name where the simulator cannot furnish its scenes."""
-    import importlib.util
-
     from dar_ros.simulation.meshes import FOLDER
 
-    for module in ('mujoco', 'trimesh'):  # not imported: torch dies after Mesa's libraries
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f'{module} is not installed (extra: sim)')
+    for module in ('mujoco', 'trimesh'):
+        need(module, 'sim')
     if not any(FOLDER.glob('*.sh3f')):
         pytest.skip('no furniture is installed (apt-get install sweethome3d-furniture)')
 
@@ -192,6 +199,16 @@ def rgb():
     return np.clip(image + rng.integers(-9, 9, image.shape), 0, 255).astype(np.uint8)
 
 
+@pytest.fixture(scope='module')
+def renderer():
+    """Return a Renderer of 80x60 pixels without furniture."""
+    from dar_ros.simulation.renderer import Renderer
+
+    made = Renderer(60, 80, 0)
+    yield made
+    made.close()
+
+
 EXPORT_EDGE = """
 import sys
 import torch
@@ -209,11 +226,8 @@ def edge_bundle(tmp_path_factory):
     Return a dar_edge of random weights, exported in a process of its own: torch dies when it is
     imported after Mesa's libraries.
     """
-    import importlib.util
-
     for module in ('torch', 'timm', 'onnxscript'):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f'{module} is not installed (extra: train)')
+        need(module, 'train')
     from dar_ros.bundle import open_bundle
 
     folder = tmp_path_factory.mktemp('dar_edge')

@@ -1,6 +1,16 @@
-"""The last depth of a model, by a backend and by torch itself, to be compared."""
+"""The last depth of a model, by a backend and by torch itself, to be compared; an image for it."""
+
+import numpy as np
 
 NEAR, FAR = 0.2, 9.0
+
+
+def picture():
+    """Return RGB uint8 (1, 56, 112, 3), a tensor."""
+    import torch
+
+    image = np.random.default_rng(1).integers(0, 256, (1, 56, 112, 3), dtype=np.uint8)
+    return torch.from_numpy(image)
 
 
 def depth_by(backend, image):

@@ -65,10 +65,10 @@ def test_a_rectified_image_is_of_the_projection_matrix():
     source = info()
     source.p[0], source.p[5], source.p[2] = 450.0, 460.0, 330.0
     assert conversions.intrinsics_from_info(source, (480, 640)) == Intrinsics(500, 510, 320, 240)
-    found = conversions.intrinsics_from_info(source, (480, 640), rectified=True)
+    found = conversions.intrinsics_from_info(source, (480, 640), 'image_rectified')
     assert found == Intrinsics(450, 460, 330, 240)
     source.p[0] = 0.0  # left out
-    found = conversions.intrinsics_from_info(source, (480, 640), rectified=True)
+    found = conversions.intrinsics_from_info(source, (480, 640), 'image_rectified')
     assert found == Intrinsics(500, 510, 320, 240)
     names = (
         '/cam/image_rect',
@@ -76,30 +76,30 @@ def test_a_rectified_image_is_of_the_projection_matrix():
         '/cam/image_raw',
         '/rect/image',
     )
-    found = [bool(conversions.is_rectified(name)) for name in names]
-    assert found == [True, True, False, False]
+    found = [conversions.rectified_by(name) for name in names]
+    assert found == [conversions.BY_NAME, conversions.BY_NAME, None, None]
     for name in names:  # a word for it counts more than a name
-        assert conversions.is_rectified(name, 'true') is True
-        assert conversions.is_rectified(name, 'false') is False
+        assert conversions.rectified_by(name, 'true') == 'image_rectified'
+        assert conversions.rectified_by(name, 'false') is None
 
 
 def test_image_proc_passes_an_image_without_distortion_on_as_it_is():
     """Its image_rect is then of K, even if P has another focal length."""
-    source = info(d=[0.0] * 5)
-    source.p[0], source.p[5] = 450.0, 460.0
-    by_name = conversions.is_rectified('/cam/image_rect')
+    msg = info(d=[0.0] * 5)
+    msg.p[0], msg.p[5] = 450.0, 460.0
+    by_name = conversions.rectified_by('/cam/image_rect')
     of_k, of_p = Intrinsics(500, 510, 320, 240), Intrinsics(450, 460, 320, 240)
-    for d, rectified, camera in (
+    for d, source, camera in (
         ([0.0] * 5, by_name, of_k),
         ([], by_name, of_k),
         ([0.1, 0.0, 0.0, 0.0, 0.0], by_name, of_p),
-        ([0.0] * 5, conversions.is_rectified('/cam/image', 'true'), of_p),
-        ([0.1, 0.0, 0.0, 0.0, 0.0], False, of_k),
+        ([0.0] * 5, conversions.rectified_by('/cam/image', 'true'), of_p),
+        ([0.1, 0.0, 0.0, 0.0, 0.0], None, of_k),
     ):
-        source.d = d
-        assert conversions.intrinsics_from_info(source, (480, 640), rectified) == camera
-        if rectified is by_name:
-            played = conversions.rectified_info(source)
+        msg.d = d
+        assert conversions.intrinsics_from_info(msg, (480, 640), source) == camera
+        if source is by_name:
+            played = conversions.rectified_info(msg)
             assert conversions.intrinsics_from_info(played, (480, 640)) == camera
 
 
@@ -139,15 +139,11 @@ def test_depth_in_metres():
 
 def test_depth_in_millimetres_never_wraps():
     depth = np.array([[1.5, np.nan, np.inf], [-np.inf, 0.0004, 70]], np.float32)
-    msg = conversions.metres_to_millimetres(depth, HEADER)
+    msg = conversions.metres_to_image16(depth, HEADER)
     assert msg.encoding == '16UC1'
     assert np.frombuffer(msg.data, '<u2').tolist() == [1500, 0, 0, 0, 0, 0]
-    assert (
-        np.frombuffer(
-            conversions.metres_to_millimetres(np.full((1, 1), 65.535), HEADER).data, '<u2'
-        )
-        == 65535
-    )
+    edges = np.array([[65.535, 65.5354, 65.536, -0.005, 0.0006]])
+    assert conversions.millimetres(edges).tolist() == [[65535, 65535, 0, 0, 1]]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The `dar` command as a user types it."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -11,19 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import need
 
 from dar_ros.cli import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def need(module, extra):
-    """
-    Skip where a module is missing, without importing it: torch dies when imported after Mesa's
-    libraries.
-    """
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f'{module} is not installed (extra: {extra})')
 
 
 def dar(*arguments, code=0):
@@ -70,7 +61,7 @@ def test_info_of_a_preset():
     [
         (['info', 'no/such/bundle'], 1, 'no such folder'),
         (['predict', 'missing.png', '--fov', '60', '--out', 'x'], 2, 'missing.png'),
-        (['predict', __file__, '--fov', '60', '--out', '{tmp}'], 1, 'no readable image'),
+        (['predict', __file__, '--fov', '60', '--out', '{tmp}'], 2, 'no readable image'),
         (['predict', '{image}', '--fov', '190', '--out', '{tmp}'], 2, '--fov'),
         (
             ['predict', '{image}', '--fov', '60', '--num-steps', '9', '--out', '{tmp}'],

@@ -10,7 +10,7 @@ onnx = pytest.importorskip('onnx', reason='onnx is not installed (extra: train)'
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
-from run_model import depth_by, depth_by_torch
+from run_model import depth_by, depth_by_torch, picture
 
 from dar_ros.backends import open_backend
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
@@ -62,13 +62,6 @@ def trained():
         for parameter in model.parameters():  # of equal ones the exporter keeps one
             parameter += 0.01 * torch.randn_like(parameter) if parameter.dim() == 1 else 0
     return model
-
-
-def picture():
-    """Return RGB uint8 (1, 56, 112, 3)."""
-    return torch.from_numpy(
-        np.random.default_rng(1).integers(0, 256, (1, 56, 112, 3), dtype=np.uint8)
-    )
 
 
 def test_it_changes_nothing_until_trained():

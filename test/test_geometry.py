@@ -13,6 +13,18 @@ def test_field_of_view():
     assert (camera.cx, camera.cy) == (319.5, 239.5)
 
 
+def test_a_centred_camera_is_its_own_mirror_image():
+    camera = Intrinsics.centered(300, 640, 480)
+    assert camera == Intrinsics(300, 300, 319.5, 239.5) == camera.mirrored(640)
+
+
+def test_a_mirrored_camera_sees_the_same_point_on_the_other_side():
+    camera = Intrinsics(400, 420, 300, 250)
+    mirror, x = camera.mirrored(640), 101.0
+    assert (639 - x - mirror.cx) / mirror.fx == -(x - camera.cx) / camera.fx
+    assert mirror.mirrored(640) == camera and mirror.cy == camera.cy
+
+
 def test_resize_keeps_rays():
     """
     The ray of a scene point is the same before and after; the image's borders map onto each other.

@@ -1,19 +1,12 @@
 """The node runs without torch, the model without ROS; each proved in a fresh interpreter."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from conftest import need
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def need(module, extra):
-    """Skip where a module is missing, without importing it."""
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f'{module} is not installed (extra: {extra})')
 
 
 BLOCK = """

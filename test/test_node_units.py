@@ -1,6 +1,8 @@
 """What the node decides by itself, its surroundings played: who waits, what is wanted."""
 
+import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,13 +10,16 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
 
+import rclpy
 from sensor_msgs.msg import Image
 
+from dar_ros.pipeline import DepthFrame
 from dar_ros.ros import node as module
 from dar_ros.ros import pairing
 from dar_ros.ros.node import DarNode
 from dar_ros.ros.outputs import TOPICS, Outputs
 
+ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_KILLS = 10.0  # seconds after Ctrl-C: launch's sigterm_timeout and sigkill_timeout
 
 
@@ -47,42 +52,44 @@ def test_a_camera_info_that_is_announced_is_waited_for_two_seconds(monkeypatch):
 
 
 def test_waits_are_what_the_documents_say():
-    assert pairing.PATIENCE == 0.03 and module.STOP_PATIENCE == 8.0 < LAUNCH_KILLS
+    text = (ROOT / 'docs' / 'reliability.md').read_text()
+    assert re.findall(r'waits (\d+) ms for it', text) == [f'{1000 * pairing.PATIENCE:g}']
+    stops = re.findall(r'after (\d+) s (?:and may be tried again|with code 1)', text)
+    assert stops == [f'{module.STOP_PATIENCE:g}'] * 2
+    assert module.STOP_PATIENCE < LAUNCH_KILLS
 
 
-def test_the_latency_budget_counts_decoding_and_publishing(monkeypatch):
+@pytest.fixture
+def dar_node(ros_environment):
+    """Return a DarNode in this process, not configured."""
+    rclpy.init()
+    made = DarNode()
+    yield made
+    made.destroy_node()
+    rclpy.shutdown()
+
+
+def test_the_latency_budget_counts_decoding_and_publishing(dar_node, bundle, monkeypatch):
     """From the moment that the image is taken: what a robot waits for."""
-    seen = SimpleNamespace(published=[])
+    seen, timings = SimpleNamespace(published=[]), {}
 
     def serve(image, intrinsics, settings, began):
         seen.began = began
-        frame = SimpleNamespace(depth=np.ones((4, 6)), warnings=(), timings={}, steps=1)
-        return frame
+        return DepthFrame(np.ones((4, 6)), np.ones((4, 6)), None, 1)
 
     def decode(msg):
         seen.decoding = time.perf_counter()
         time.sleep(0.01)
         return np.zeros((4, 6, 3), np.uint8)
 
-    serve.record_publish, serve.bundle = seen.published.append, None
-    settings = SimpleNamespace(resolve=lambda bundle: (1, (0.1, 20.0)))
     monkeypatch.setattr(module, 'image_to_rgb', decode)
-    monkeypatch.setattr(module.parameters, 'settings', lambda values: settings)
-    outputs = SimpleNamespace(wanted=lambda: {'depth/image'}, publish=lambda *_: time.sleep(0.01))
-    timings = {}
-    node = SimpleNamespace(
-        outputs=outputs,
-        values={'image_transport': 'raw'},
-        serving=serve,
-        health=SimpleNamespace(frame=lambda steps, stages, warnings: timings.update(stages)),
-        _infos=SimpleNamespace(find=lambda msg: (None, True)),
-        _info_is_coming=lambda: False,
-        _arrives_rectified=False,
-        _rectify=None,
-        _camera_warnings=lambda *_: [],
-        _warn=lambda warnings: None,
+    serve.record_publish, serve.bundle, serve.close = seen.published.append, bundle, list
+    dar_node.serving = serve
+    dar_node.outputs = SimpleNamespace(
+        wanted=lambda: {'depth/image'}, publish=lambda *_: time.sleep(0.01), destroy=list
     )
-    DarNode._process(node, Image())
+    dar_node.health.frame = lambda steps, stages, warnings: timings.update(stages)
+    dar_node._process(Image())
     assert seen.began <= seen.decoding
     assert len(seen.published) == 1 and seen.published[0] >= 0.01
     assert timings['decode'] >= 0.01 and timings['publish'] >= 0.01

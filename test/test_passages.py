@@ -10,17 +10,10 @@ pytest.importorskip('mujoco', reason='mujoco is not installed (extra: sim)')
 
 from dar_ros.simulation import flats
 from dar_ros.simulation.dataset import shard_frames
-from dar_ros.simulation.renderer import BOX, POOL, Renderer
+from dar_ros.simulation.renderer import BOX, POOL
 from dar_ros.simulation.scenes import make_scene
 
 SIZE = (60, 80)
-
-
-@pytest.fixture(scope='module')
-def renderer():
-    made = Renderer(*SIZE, 0)
-    yield made
-    made.close()
 
 
 def seen(renderer, scene, position, yaw, pitch=0.0):

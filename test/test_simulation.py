@@ -23,13 +23,6 @@ from dar_ros.simulation.viewpoints import camera_pose
 SIZE = (60, 80)
 
 
-@pytest.fixture(scope='module')
-def renderer():
-    made = Renderer(*SIZE, 0)
-    yield made
-    made.close()
-
-
 def test_depth_agrees_with_ray_casting(renderer):
     """Every pixel's depth is that of MuJoCo's ray through it, and what no ray hits is sky."""
     rng = np.random.default_rng(4)

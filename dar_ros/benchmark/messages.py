@@ -123,15 +123,30 @@ class _TimedPublisher:
     """Stands for a publisher and keeps how long publishing took."""
 
     def __init__(self, publisher):
-        self._publisher, self.seconds = publisher, 0.0
+        self.publisher, self.seconds = publisher, 0.0
 
     def publish(self, message):
         before = time.perf_counter()
-        self._publisher.publish(message)
+        self.publisher.publish(message)
         self.seconds += time.perf_counter() - before
 
-    def __getattr__(self, name):
-        return getattr(self._publisher, name)
+    def get_subscription_count(self):
+        return self.publisher.get_subscription_count()
+
+
+class _TimedNode:
+    """Stands for the node that Outputs publishes by; its publishers are timed."""
+
+    def __init__(self, node):
+        self._node, self.publishers = node, []
+
+    def create_publisher(self, *arguments, **options):
+        made = _TimedPublisher(self._node.create_publisher(*arguments, **options))
+        self.publishers.append(made)
+        return made
+
+    def destroy_publisher(self, timed):
+        self._node.destroy_publisher(timed.publisher)
 
 
 def _measure(node, size, rounds):
@@ -142,15 +157,14 @@ def _measure(node, size, rounds):
 
     values = {p.name: p.default for p in parameters.PARAMETERS}
     frame, message, info = _frame(size)
-    outputs = Outputs(node)
-    timed = {topic: _TimedPublisher(p) for topic, p in outputs._publishers.items()}
-    outputs._publishers = timed
+    timed = _TimedNode(node)
+    outputs = Outputs(timed)
     times, floors, floor = defaultdict(list), defaultdict(list), Floor(size)
     try:
         with started('dar_ros.benchmark.listener'):
             _await_listener(outputs)
             for number in range(WARM_UPS + rounds):
-                for publisher in timed.values():
+                for publisher in timed.publishers:
                     publisher.seconds = 0.0
                 began = time.perf_counter()
                 image = image_to_rgb(message)
@@ -158,7 +172,7 @@ def _measure(node, size, rounds):
                 outputs.publish(
                     set(HEARD), frame, image, message.header, info, False, values, (0.1, 20.0)
                 )
-                publishing = sum(publisher.seconds for publisher in timed.values())
+                publishing = sum(publisher.seconds for publisher in timed.publishers)
                 if number >= WARM_UPS:
                     times['decode'].append(decoded - began)
                     times['build'].append(time.perf_counter() - decoded - publishing)

@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dar_ros.errors import UsageError
-from dar_ros.evaluation.datasets import read_rgb, spread
+from dar_ros.evaluation.datasets import spread
+from dar_ros.files import read_rgb
 from dar_ros.pipeline import DepthSettings
 
 REACH = 2  # pixels around a measured one whose median depth counts

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from dar_ros.errors import UsageError
+from dar_ros.files import read_rgb
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation.dataset import StoredFrame
 
@@ -147,7 +148,7 @@ class KittiDataset(_Frames):
                 if line.startswith('P_rect_02:'):
                     p = [float(value) for value in line.split()[1:]]
                     return Intrinsics(p[0], p[5], p[2], p[6])
-        return Intrinsics(focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)
+        return Intrinsics.centered(focal, size[1], size[0])
 
 
 class SunRgbdDataset(_Frames):
@@ -255,14 +256,6 @@ def only(depth, box, near, far):
     with np.errstate(invalid='ignore'):
         inside &= (depth > near) & (depth < far)
     return np.where(inside, depth, np.nan).astype(np.float32)
-
-
-def read_rgb(path):
-    """Image file -> RGB uint8 (H, W, 3)."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UsageError(f'{path} is no readable image')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_depth(path, per_metre):

@@ -26,6 +26,26 @@ from dar_ros.ros.sources import open_source
 
 RATE = 15.0  # images per second of a source without a pace of its own
 THROTTLE = 5.0  # seconds between two log lines of one kind
+PARAMETERS = (  # name, default, text
+    ('rate', 0.0, 'Images per second; 0: as recorded or delivered, else 15.'),
+    (
+        'source',
+        'sim',
+        'sim, a ROS 2 bag, an image folder or pattern, a video file, or /dev/videoN.',
+    ),
+    ('loop', True, 'Begin again at the end of a bag, folder or file.'),
+    ('width', 640, 'Width of the simulated image, pixels.'),
+    ('height', 480, 'Height of the simulated image, pixels.'),
+    ('focal', 0.0, 'Focal length in pixels; 0: from fov.'),
+    ('cx', 0.0, 'Principal point, pixels; 0: the middle. Used with focal.'),
+    ('cy', 0.0, 'Principal point, pixels; 0: the middle. Used with focal.'),
+    ('fov', 0.0, 'Horizontal field of view in degrees; 0: unknown (uncalibrated); sim: 70.'),
+    ('frame_id', '', "Frame of the images; empty: the bag's, else camera_optical_frame."),
+    ('seed', 0, 'Seed of the simulated room.'),
+    ('bag_topic', '', 'Image topic in the bag, raw or compressed; empty: its only.'),
+    ('bag_info_topic', '', 'CameraInfo topic in the bag; empty: beside the image.'),
+    ('keep_stamps', False, 'Stamps as in the bag, instead of now.'),
+)
 
 
 class CameraNode(Node):
@@ -36,44 +56,34 @@ class CameraNode(Node):
 
     def __init__(self):
         super().__init__('dar_camera')
-
-        def value(name, default, text):
-            # Read once, here: a change that is accepted later, and does nothing, would mislead.
-            descriptor = ParameterDescriptor(description=text, read_only=True)
-            return declare_one(self, name, default, descriptor)
-
-        self.rate = value('rate', 0.0, 'Images per second; 0: as recorded or delivered, else 15.')
-        source = value(
-            'source',
-            'sim',
-            'sim, a ROS 2 bag, an image folder or pattern, a video file, or /dev/videoN.',
-        )
-        loop = value('loop', True, 'Begin again at the end of a bag, folder or file.')
-        width = value('width', 640, 'Width of the simulated image, pixels.')
-        height = value('height', 480, 'Height of the simulated image, pixels.')
-        self.focal = value('focal', 0.0, 'Focal length in pixels; 0: from fov.')
-        self.center = (
-            value('cx', 0.0, 'Principal point, pixels; 0: the middle. Used with focal.'),
-            value('cy', 0.0, 'Principal point, pixels; 0: the middle. Used with focal.'),
-        )
-        self.fov = value(
-            'fov', 0.0, 'Horizontal field of view in degrees; 0: unknown (uncalibrated); sim: 70.'
-        )
-        self.frame_id = value(
-            'frame_id', '', "Frame of the images; empty: the bag's, else camera_optical_frame."
-        )
-        seed = value('seed', 0, 'Seed of the simulated room.')
-        topics = (
-            value('bag_topic', '', 'Image topic in the bag, raw or compressed; empty: its only.'),
-            value('bag_info_topic', '', 'CameraInfo topic in the bag; empty: beside the image.'),
-        )
-        self.keep_stamps = value('keep_stamps', False, 'Stamps as in the bag, instead of now.')
+        # Read once, here: a change that is accepted later, and does nothing, would mislead.
+        self.values = {
+            name: declare_one(
+                self, name, default, ParameterDescriptor(description=text, read_only=True)
+            )
+            for name, default, text in PARAMETERS
+        }
+        self.rate, source = self.values['rate'], self.values['source']
         if self.rate < 0:
             raise UsageError(f'rate {self.rate} must not be below 0')
+        of_source = ('width', 'height', 'fov', 'seed', 'loop', 'bag_topic', 'bag_info_topic')
         self.frames = open_source(
-            source, width, height, self.fov, seed, self.rate or RATE, loop, *topics
+            source, rate=self.rate or RATE, **{name: self.values[name] for name in of_source}
         )
-        self.publishers_of = {
+        self.publishers_of = self._made_publishers()
+        self.next, self.due = next(self.frames), time.monotonic()
+        lens = {name: self.values[name] for name in ('fov', 'focal', 'cx', 'cy')}
+        idle, why = idle_of_lens(self.next, lens)
+        if idle:
+            self.get_logger().warning(f'{", ".join(idle)} without effect: {why}')
+        # Steady: it publishes no /clock, and would wait for one with use_sim_time.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.timer = self.create_timer(1 / RATE, self.tick, clock=steady)
+        pace = f'{self.rate:g} Hz' if self.rate else 'its own pace, or 15 Hz'
+        self.get_logger().info(f'{source}: at {pace}')
+
+    def _made_publishers(self):
+        return {
             kind: self.create_publisher(
                 kind,
                 topic,
@@ -86,16 +96,6 @@ class CameraNode(Node):
                 (CameraInfo, 'camera_info'),
             )
         }
-        self.next, self.due = next(self.frames), time.monotonic()
-        lens = {'fov': self.fov, 'focal': self.focal, 'cx': self.center[0], 'cy': self.center[1]}
-        idle, why = idle_of_lens(self.next, lens)
-        if idle:
-            self.get_logger().warning(f'{", ".join(idle)} without effect: {why}')
-        # Steady: it publishes no /clock, and would wait for one with use_sim_time.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.timer = self.create_timer(1 / RATE, self.tick, clock=steady)
-        pace = f'{self.rate:g} Hz' if self.rate else 'its own pace, or 15 Hz'
-        self.get_logger().info(f'{source}: at {pace}')
 
     def tick(self):
         """Publish one frame, fetch the next, and set the timer to when that is due."""
@@ -145,24 +145,20 @@ class CameraNode(Node):
 
     def _header(self, message):
         recorded = message.header if message is not None else Header()
-        stamp = self.get_clock().now().to_msg()
+        kept = self.values['keep_stamps'] and message is not None
         return Header(
-            stamp=recorded.stamp if self.keep_stamps and message is not None else stamp,
-            frame_id=self.frame_id or recorded.frame_id or 'camera_optical_frame',
+            stamp=recorded.stamp if kept else self.get_clock().now().to_msg(),
+            frame_id=self.values['frame_id'] or recorded.frame_id or 'camera_optical_frame',
         )
 
     def _intrinsics(self, shot, rgb):
         """Of the source, else by the parameters, else None."""
         height, width = rgb.shape[:2]
-        if shot.intrinsics is None and self.focal > 0:
-            return Intrinsics(
-                self.focal,
-                self.focal,
-                self.center[0] or (width - 1) / 2,
-                self.center[1] or (height - 1) / 2,
-            )
-        if shot.intrinsics is None and self.fov > 0:
-            return Intrinsics.from_fov(self.fov, width, height)
+        focal, cx, cy, fov = (self.values[name] for name in ('focal', 'cx', 'cy', 'fov'))
+        if shot.intrinsics is None and focal > 0:
+            return Intrinsics(focal, focal, cx or (width - 1) / 2, cy or (height - 1) / 2)
+        if shot.intrinsics is None and fov > 0:
+            return Intrinsics.from_fov(fov, width, height)
         return shot.intrinsics
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from dar_ros.errors import FrameError, first_line
 from dar_ros.ros.conversions import ENCODINGS, MAX_SIDE
 
-MAX_PIXELS = 64 * 2**20  # whose few bytes may announce any size
+MAX_PIXELS = 64 * 2**20  # decoded size limit: a few compressed bytes can announce any size
 _PNG = b'\x89PNG\r\n\x1a\n'
 _DEPTH_HEADER = struct.Struct('<iff')  # of compressed_depth_image_transport: format, A, B
 

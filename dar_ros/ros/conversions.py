@@ -19,7 +19,7 @@ from dar_ros.geometry import Intrinsics, rays
 from dar_ros.postprocess import row_blocks
 
 MAX_SIDE = 16384  # pixels; more is a broken header, not a camera
-BY_NAME = 'by its name'  # how an image is rectified of which nothing else says so
+BY_NAME = 'its name'  # what says that an image is rectified, where nothing else does
 MAX_FOCAL = 1000.0  # focal length and principal point, image sides; and the inverse: no lens is so
 
 _U8, _U16 = np.uint8, np.uint16
@@ -120,16 +120,18 @@ def _pixels(msg, dtype, channels, rows):
     return np.ndarray((rows, width, channels), order, data, strides=strides)
 
 
-def is_rectified(topic, said='auto'):
+def rectified_by(topic, said='auto'):
     """
-    Whether the images of a topic are rectified: as `said` (true or false); or, if that is auto,
-    BY_NAME where a part of the name begins so: image_rect, image_rect_color ...
+    Return what says that the images of a topic are rectified, or None: they are not.
 
-    image_proc publishes them beside the camera's own camera_info, whose D is that of the lens.
+    'image_rectified', the parameter, where `said` is true; if it is auto, BY_NAME where a part of
+    the name begins so: image_rect, image_rect_color ... image_proc publishes them beside the
+    camera's own camera_info, whose D is that of the lens.
     """
     if said != 'auto':
-        return said == 'true'
-    return any(part.startswith('image_rect') for part in topic.split('/')) and BY_NAME
+        return 'image_rectified' if said == 'true' else None
+    named = any(part.startswith('image_rect') for part in topic.split('/'))
+    return BY_NAME if named else None
 
 
 def rectified_info(info):
@@ -145,37 +147,50 @@ def rectified_info(info):
     return result
 
 
-def intrinsics_from_info(info, size, rectified=False):
+def intrinsics_from_info(info, size, source=None):
     """
     CameraInfo -> Intrinsics of an image of `size` (H, W), or None if uncalibrated (K[0] == 0, REP
     104).
 
-    A raw image is of K, a `rectified` one (see is_rectified) of P, where there is one. Both are of
-    the full calibration size: a region of interest, binning and any further resize are applied.
-    FrameError if the numbers make no camera.
+    A raw image is of K, a rectified one (`source`: see rectified_by) of P, where there is one.
+    Both are of the full calibration size: a region of interest, binning and any further resize are
+    applied. FrameError if the numbers make no camera.
     """
     if info.k[0] == 0:
         return None
-    name, numbers = 'K', [info.k[i] for i in (0, 4, 2, 5)]
-    if _is_of_p(info, rectified):
-        name, numbers = 'P', [info.p[i] for i in (0, 5, 2, 6)]
-    fx, fy, cx, cy = map(float, numbers)
-    left, top, width, height = _window(info, size)
-    result = Intrinsics(fx, fy, cx, cy).crop(left, top).scale(size[1] / width, size[0] / height)
+    name, camera = 'K', _camera_of_k(info)
+    if _is_of_p(info, source):
+        name, camera = 'P', _camera_of_p(info)
+    result = _of_image(camera, info, size)
     if not _is_camera(result, size):
         raise FrameError(
-            f'camera_info has no usable {name}: fx {fx}, fy {fy}, cx {cx}, cy {cy} for an image '
-            f'of {size[1]}x{size[0]}'
+            f'camera_info has no usable {name}: fx {camera.fx}, fy {camera.fy}, cx {camera.cx}, '
+            f'cy {camera.cy} for an image of {size[1]}x{size[0]}'
         )
     return result
 
 
-def _is_of_p(info, rectified):
+def _camera_of_k(info):
+    return Intrinsics(*(float(info.k[i]) for i in (0, 4, 2, 5)))
+
+
+def _camera_of_p(info):
+    return Intrinsics(*(float(info.p[i]) for i in (0, 5, 2, 6)))
+
+
+def _of_image(camera, info, size):
+    """Intrinsics at calibration size -> those of an image of `size` (H, W)."""
+    left, top, width, height = _window(info, size)
+    return camera.crop(left, top).scale(size[1] / width, size[0] / height)
+
+
+def _is_of_p(info, source):
     """
-    Whether a `rectified` image is of P. Of a lens without distortion image_proc's image_rect is
-    the raw image, passed on as it is: of K, even if P has another focal length.
+    Whether an image that `source` says is rectified is of P. Of a lens without distortion
+    image_proc's image_rect is the raw image, passed on as it is: of K, even if P has another focal
+    length.
     """
-    return bool(rectified and info.p[0] and (rectified is True or any(info.d)))
+    return bool(source and info.p[0] and (source != BY_NAME or any(info.d)))
 
 
 def _is_camera(intrinsics, size):
@@ -222,17 +237,7 @@ def info_for_depth(info, header, size, intrinsics, rectified=False):
     result = CameraInfo(header=header, height=size[0], width=size[1])
     if info is None or intrinsics is None:
         return result
-    result.k = [
-        intrinsics.fx,
-        0.0,
-        intrinsics.cx,
-        0.0,
-        intrinsics.fy,
-        intrinsics.cy,
-        0.0,
-        0.0,
-        1.0,
-    ]
+    result.k = intrinsics.matrix().ravel().tolist()
     if rectified:
         result.distortion_model, result.d = 'plumb_bob', [0.0] * 5
         result.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
@@ -243,28 +248,10 @@ def info_for_depth(info, header, size, intrinsics, rectified=False):
             copy.copy(info.d),
             copy.copy(info.r),
         )
-        left, top, width, height = _window(info, size)
-        projection = (
-            Intrinsics(*(float(info.p[i]) for i in (0, 5, 2, 6)))
-            .crop(left, top)
-            .scale(size[1] / width, size[0] / height)
-        )
+        projection = _of_image(_camera_of_p(info), info, size)
         if not _is_camera(projection, size):  # left out, or damaged
             projection = intrinsics
-    result.p = [
-        projection.fx,
-        0.0,
-        projection.cx,
-        0.0,
-        0.0,
-        projection.fy,
-        projection.cy,
-        0.0,
-        0.0,
-        0.0,
-        1.0,
-        0.0,
-    ]
+    result.p = np.c_[projection.matrix(), np.zeros(3)].ravel().tolist()
     return result
 
 
@@ -304,14 +291,17 @@ def metres_to_image(values, header):
     return _image(header, np.ascontiguousarray(values, '<f4'), '32FC1')
 
 
-def metres_to_millimetres(values, header):
-    """
-    Metres (H, W) -> 16UC1 Image in millimetres (REP 118); 0 where invalid or not representable.
-    """
+def metres_to_image16(values, header):
+    """Metres (H, W) -> 16UC1 Image in millimetres (REP 118), see `millimetres`."""
+    return _image(header, millimetres(values).astype('<u2'), '16UC1')
+
+
+def millimetres(metres):
+    """Metres (H, W) -> millimetres uint16; 0 where invalid, not above 0 or beyond 65.535 m."""
     with np.errstate(invalid='ignore', over='ignore'):
-        millimetres = np.rint(values * 1000)
-        good = (millimetres > 0) & (millimetres <= 65535)
-    return _image(header, np.where(good, millimetres, 0).astype('<u2'), '16UC1')
+        rounded = np.rint(metres * 1000)
+        good = (rounded > 0) & (rounded <= 65535)
+    return np.where(good, rounded, 0).astype(np.uint16)
 
 
 def rgb_to_image(rgb, header):

@@ -15,7 +15,8 @@ from dar_ros.ros.conversions import (
     image_to_metres,
     image_to_rgb,
     intrinsics_from_info,
-    is_rectified,
+    millimetres,
+    rectified_by,
 )
 
 # What each topic may be, in the order image, depth, camera_info.
@@ -43,7 +44,7 @@ def extract(bag, topics, out, every=1, slop=0.02, warn=print):
     try:
         with AnyReader([bag], default_typestore=get_typestore(Stores.LATEST)) as reader:
             _check_topics(bag, topics, {c.topic: c.msgtype for c in reader.connections})
-            pairs = _Pairs(_messages(reader, topics), int(slop * 1e9), is_rectified(topics[0]))
+            pairs = _Pairs(_messages(reader, topics), int(slop * 1e9), rectified_by(topics[0]))
             written = _write_pairs(pairs, out, every)
     except (AnyReaderError, FileNotFoundError) as error:
         raise UsageError(f'{bag} cannot be read: {error}') from None
@@ -100,17 +101,17 @@ def _write_pairs(pairs, out, every):
 class _Pairs:
     """Iterates over (stamp of the image, RGB, metres, the latest CameraInfo) of every pair."""
 
-    def __init__(self, messages, slop, rectified=False):
-        self.messages, self.slop, self.rectified = messages, slop, rectified
+    def __init__(self, messages, slop, source=None):
+        self.messages, self.slop, self.rectified_by = messages, slop, source
         self.frame_ids, self.refused, self.reason = {}, 0, ''
         self.no_camera, self.camera_reason, self.distorted = 0, '', False
 
     def camera(self, info, size):
         """Return the Intrinsics of an image of `size`; FrameError if `info` has none."""
-        intrinsics = intrinsics_from_info(info, size, self.rectified)
+        intrinsics = intrinsics_from_info(info, size, self.rectified_by)
         if intrinsics is None:
             raise FrameError('camera_info is not calibrated (K is zero)')
-        self.distorted |= bool(np.any(info.d)) and not self.rectified
+        self.distorted |= bool(np.any(info.d)) and not self.rectified_by
         return intrinsics
 
     def faults(self):
@@ -177,9 +178,7 @@ def _write(out, stamp, rgb, depth, intrinsics):
         # A registered depth image of another resolution: nearest, depth is never blended.
         depth = cv2.resize(depth, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     name = f'{stamp:019d}'
-    millimetres = np.nan_to_num(depth * 1000, nan=0, posinf=0, neginf=0)
-    millimetres = np.where(millimetres < 65535, millimetres, 0).round().astype(np.uint16)
     cv2.imwrite(str(out / 'image' / f'{name}.png'), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    cv2.imwrite(str(out / 'depth' / f'{name}.png'), millimetres)
+    cv2.imwrite(str(out / 'depth' / f'{name}.png'), millimetres(depth))
     camera = {key: getattr(intrinsics, key) for key in ('fx', 'fy', 'cx', 'cy')}
     (out / 'intrinsics' / f'{name}.json').write_text(json.dumps(camera))

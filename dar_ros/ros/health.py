@@ -8,8 +8,10 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 WINDOW = 5.0  # seconds over which rates and latencies are taken, and for which an error is shown
-NO_DEPTH = 5.0  # seconds without depth, somebody waiting and images coming, that are an error;
-FRAMES_LATE = 3  # but never less than so many times what the last frame took
+# Seconds without depth, while images arrive and someone subscribes, before it is an error (at
+# least FRAMES_LATE frame times).
+NO_DEPTH = 5.0
+FRAMES_LATE = 3
 FEW = 3  # intervals of `min_rate` that the window must hold to judge it by
 LONGEST_WINDOW = 60.0  # seconds, however small `min_rate`: the frames in it are kept
 NO_IMAGE = 2.0  # seconds without an image that are worth a warning

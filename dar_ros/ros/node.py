@@ -21,13 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from dar_ros.errors import BackendError, DarError, first_line
 from dar_ros.ros import parameters
 from dar_ros.ros.compressed import compressed_to_rgb
-from dar_ros.ros.conversions import (
-    BY_NAME,
-    image_to_rgb,
-    intrinsics_from_info,
-    is_rectified,
-    shape_warning,
-)
+from dar_ros.ros.conversions import image_to_rgb, intrinsics_from_info, rectified_by, shape_warning
 from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.lifecycle import refuse_wrong_transitions
 from dar_ros.ros.memory import keep_freed_memory
@@ -62,11 +56,12 @@ class DarNode(LifecycleNode):
         parameters.check(self.values)
         self.add_on_set_parameters_callback(self._on_set)
         topic = self.resolve_topic_name(IMAGE[self.values['image_transport']][1])
-        self._arrives_rectified = is_rectified(topic, self.values['image_rectified'])
+        self._rectified_by = rectified_by(topic, self.values['image_rectified'])
         self._rectify = None
-        if self.values['rectify'] and self._arrives_rectified:
-            why = BY_NAME if self._arrives_rectified is BY_NAME else 'by image_rectified'
-            self.get_logger().warning(f'rectify is ignored: {topic} is rectified, {why}')
+        if self.values['rectify'] and self._rectified_by:
+            self.get_logger().warning(
+                f'rectify is ignored: {topic} is rectified, by {self._rectified_by}'
+            )
         elif self.values['rectify']:
             self._rectify = Rectifier()
 
@@ -279,9 +274,7 @@ class DarNode(LifecycleNode):
             else image_to_rgb(msg)
         )
         size = image.shape[:2]
-        intrinsics = (
-            None if info is None else intrinsics_from_info(info, size, self._arrives_rectified)
-        )
+        intrinsics = None if info is None else intrinsics_from_info(info, size, self._rectified_by)
         warnings = self._camera_warnings(info, paired, intrinsics, size)
         if intrinsics is None:
             wanted -= OF_CALIBRATED
@@ -301,7 +294,7 @@ class DarNode(LifecycleNode):
             frame.depth[unseen] = frame.sigma[unseen] = np.nan
         before = time.perf_counter()
         _, depth_range = settings.resolve(self.serving.bundle)
-        rectified = bool(self._arrives_rectified) or self._rectify is not None
+        rectified = self._rectified_by is not None or self._rectify is not None
         self.outputs.publish(
             wanted, frame, image, msg.header, info, rectified, values, depth_range
         )
@@ -326,12 +319,12 @@ class DarNode(LifecycleNode):
         if not paired:
             warnings.append("no camera_info has the image's stamp: the latest is used")
         warnings += shape_warning(info, size)
-        if info.distortion_model == 'equidistant' and not (any(info.d) or self._arrives_rectified):
+        if info.distortion_model == 'equidistant' and not (any(info.d) or self._rectified_by):
             warnings.append(
                 'camera_info is equidistant with D of zeros: taken for a camera without '
                 'distortion, as image_geometry does, and not for an ideal fisheye'
             )
-        if any(info.d) and not self._rectify and not self._arrives_rectified:
+        if any(info.d) and not self._rectify and not self._rectified_by:
             warnings.append(
                 'the image is distorted; set rectify, or subscribe to a rectified image; or, if '
                 'it is rectified already, set image_rectified'

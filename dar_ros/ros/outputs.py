@@ -15,7 +15,7 @@ TOPICS = {
     'depth/points': PointCloud2,
     'depth/color': Image,
 }
-OF_CALIBRATED = {'depth/points'}  # those that there are with intrinsics only
+OF_CALIBRATED = {'depth/points'}  # published only when the camera is calibrated
 DIAGNOSTICS = {'/diagnostics': (DiagnosticArray, 10)}
 
 
@@ -62,7 +62,7 @@ class Outputs:
             convert = (
                 conversions.metres_to_image
                 if values['depth_encoding'] == '32FC1'
-                else conversions.metres_to_millimetres
+                else conversions.metres_to_image16
             )
             messages['depth/image'] = convert(frame.depth, header)
         if 'depth/uncertainty' in wanted:

@@ -1,7 +1,7 @@
 """Every parameter of the node as data: declared, described and checked from one table."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterValueException
@@ -152,15 +152,6 @@ PARAMETERS = (
     ),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
-_SETTINGS = (
-    'num_steps',
-    'depth_min',
-    'depth_max',
-    'depth_scale',
-    'beyond_range',
-    'max_relative_uncertainty',
-    'latency_budget_ms',
-)
 
 
 def declare(node):
@@ -237,4 +228,4 @@ def check(values, bundle=None):
 
 def settings(values):
     """Pick the pipeline's settings out of {name: value}."""
-    return DepthSettings(**{name: values[name] for name in _SETTINGS})
+    return DepthSettings(**{field.name: values[field.name] for field in fields(DepthSettings)})

@@ -28,6 +28,7 @@ class Rectifier:
         key = (image.shape, intrinsics, info.distortion_model, distortion.tobytes())
         if key != self._key:
             self._maps = _maps(image.shape[1::-1], intrinsics, info.distortion_model, distortion)
+            # Outside the source image, so remap paints black and `_outside` finds it.
             self._maps[0][_folded(image.shape, intrinsics, info.distortion_model, distortion)] = -2
             self._key, self._unseen = key, _outside(self._maps[0])
         return cv2.remap(image, *self._maps, cv2.INTER_LINEAR), self._unseen

@@ -11,10 +11,10 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 
+from dar_ros.benchmark.timing import resident_mb
 from dar_ros.ros.demo import start
 from dar_ros.ros.middleware import isolate
 
@@ -77,9 +77,8 @@ def room_pictures(height, width, count=20):
 
 def process_state(pid):
     """(resident MiB, open files, threads) of a process."""
-    pages = int(Path(f'/proc/{pid}/statm').read_text().split()[1])
     files, threads = (len(os.listdir(f'/proc/{pid}/{name}')) for name in ('fd', 'task'))
-    return pages * os.sysconf('SC_PAGE_SIZE') / MIB, files, threads
+    return resident_mb(pid) * 1e6 / MIB, files, threads
 
 
 class Soak:

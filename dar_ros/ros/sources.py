@@ -11,8 +11,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dar_ros.cures import pip_install
 from dar_ros.errors import UsageError
+from dar_ros.files import read_rgb
 from dar_ros.geometry import Intrinsics
-from dar_ros.ros.conversions import is_rectified, rectified_info
+from dar_ros.ros.conversions import rectified_by, rectified_info
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 BAG_SUFFIXES = ('.mcap', '.db3')
@@ -53,10 +54,7 @@ def folder_shots(path, loop):
     if not files:
         raise UsageError(f'{path}: no images there')
     for file in itertools.cycle(files) if loop else files:
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if image is None:
-            raise UsageError(f'{file} is no readable image')
-        yield Shot(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        yield Shot(read_rgb(file))
 
 
 def video_shots(source, loop):
@@ -126,12 +124,12 @@ def _bag_pairs(reader, path, topic, info_topic, pause):
     """
     images, infos = _bag_topics(reader, path, topic, info_topic)
     # Played under another name, nothing else tells that the images are rectified.
-    arrives_rectified = is_rectified(images[0].topic)
+    rectified = rectified_by(images[0].topic) is not None
     info, stamp = None, None  # the stamp as recorded: who gets the info may write another into it
 
     def decoded_info(connection, data):
         message = _decode(connection, data)
-        return rectified_info(message) if arrives_rectified else message
+        return rectified_info(message) if rectified else message
 
     if infos:
         info = next((decoded_info(c, data) for c, _, data in reader.messages(infos)), None)

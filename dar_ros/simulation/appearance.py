@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from dar_ros.geometry import rays
+
 
 def lit(frame, rng):
     """
@@ -15,8 +17,7 @@ def lit(frame, rng):
         return image
     camera, depth = frame.intrinsics, np.minimum(frame.depth, 200)
     rows, columns = depth.shape
-    x = (np.arange(columns, dtype=np.float32)[None] - camera.cx) / camera.fx * depth
-    y = (np.arange(rows, dtype=np.float32)[:, None] - camera.cy) / camera.fy * depth
+    x, y = (slopes * depth for slopes in rays(camera, rows, columns))
     field = np.full(depth.shape, rng.uniform(0.25, 1.0), np.float32)
     for _ in range(int(rng.integers(1, 4))):
         v, u = rng.integers(rows), rng.integers(columns)
@@ -52,7 +53,7 @@ def distorted(frame, rng):
     if rng.random() < 0.75:
         return frame
     camera = frame.intrinsics
-    matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+    matrix = camera.matrix()
     rows, columns = frame.depth.shape
     # Strong enough to see at the corners, whatever the focal length.
     corner = (camera.cx / camera.fx) ** 2 + (camera.cy / camera.fy) ** 2

@@ -6,7 +6,7 @@ import numpy as np
 
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation.dataset import SPLITS, TEST_SEED, worth_keeping
-from dar_ros.simulation.renderer import Renderer, exposed
+from dar_ros.simulation.renderer import Renderer, auto_exposed
 from dar_ros.simulation.scenes import make_scene
 from dar_ros.simulation.stock import Stock
 from dar_ros.simulation.viewpoints import camera_pose
@@ -49,7 +49,7 @@ def take(renderer, pose):
     frame = renderer.render(*pose)
     rotation = renderer.data.cam_xmat[0].reshape(3, 3) * [1, -1, -1]  # MuJoCo: y up, z back
     position = renderer.data.cam_xpos[0].copy()
-    return View(exposed(frame.image), frame.depth, frame.intrinsics, rotation, position)
+    return View(auto_exposed(frame.image), frame.depth, frame.intrinsics, rotation, position)
 
 
 def _scenes(count, fov, size, seed):

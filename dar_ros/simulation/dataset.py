@@ -33,20 +33,16 @@ TEST_SEED = 20260101  # of the frozen test split
 
 @dataclass(frozen=True)
 class Split:
-    """
-    Shares of scene kinds, and of pictures that look at something from close by, with somebody's
-    hands, with people before the camera, at a wall or the sky that may fill them.
-
-    `pool` shards in a row share textures and meshes, which cost seconds.
-    """
+    """What a split is drawn from."""
 
     stream: int  # keeps its random numbers apart from the others' and from clips.STREAM's
-    kinds: dict
-    near: float = 0.3
-    hands: float = 0.08
-    people: float = 0.0
-    facing: float = 0.0
-    pool: int = 25
+    kinds: dict  # kind of scene -> its share
+    # Shares of pictures
+    near: float = 0.3  # that look at something from close by
+    hands: float = 0.08  # with somebody's hands
+    people: float = 0.0  # with people before the camera
+    facing: float = 0.0  # that look at a wall or the sky, which may fill them
+    pool: int = 25  # shards in a row that share textures and meshes, which cost seconds
 
 
 _SEEN = {'room': 0.66, 'corridor': 0.14, 'hall': 0.09, 'outdoor': 0.11}

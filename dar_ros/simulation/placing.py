@@ -119,8 +119,7 @@ def hang(scene, rng, stock, length, width):
     """Things on the walls, and doors of the stock."""
     for role in ('door', 'hung', 'hung'):
         if stock is not None and stock.has(role):
-            parts, depth, across = stock.item(rng, role)
-            against_wall(scene, rng, length, width, (parts, depth, across))
+            against_wall(scene, rng, length, width, stock.item(rng, role))
 
 
 def furnish(scene, rng, length, width, wall_items, wall_count, floor_items, floor_count):

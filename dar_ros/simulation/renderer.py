@@ -89,7 +89,7 @@ class Light:
 
 class Renderer:
     """
-    One GL context and one compiled model per process.
+    One GL context and one compiled model.
 
     `load` puts a list of primitives and lights in place (milliseconds); `render` takes a picture.
     A new texture pool costs a context; scenes of one renderer share it.
@@ -308,7 +308,7 @@ def _add_meshes(spec, meshes):
                 )
 
 
-def exposed(image):
+def auto_exposed(image):
     """Return an image, uint8 (H, W, 3), as a camera that sets its exposure by the mean has it."""
     gain = min(118 / max(image.mean(), 8), 4)
     return np.clip(image * gain, 0, 255).astype(np.uint8)

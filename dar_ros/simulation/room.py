@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dar_ros.simulation.renderer import Frame, Renderer, exposed
+from dar_ros.simulation.renderer import Frame, Renderer, auto_exposed
 from dar_ros.simulation.scenes import make_scene
 
 CAMERA_HEIGHT = 1.1  # metres
@@ -46,5 +46,5 @@ class RoomCamera:
     def frame(self, seconds) -> Frame:
         """Render the Frame at a time in seconds, automatically exposed."""
         frame = self.renderer.render(*self.pose(seconds), self.hfov)
-        frame.image = exposed(frame.image)
+        frame.image = auto_exposed(frame.image)
         return frame

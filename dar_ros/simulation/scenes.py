@@ -194,61 +194,62 @@ def _outdoor(rng, stock):
     for x in np.arange(-60, 60, 6.0):
         scene.primitives.append(box(x, 0, 0, 2.5, 0.12, 0.003))
     for side in (-1, 1):
-        x, front = -60.0, road / 2 + rng.uniform(2, 10)
-        while x < 60:
-            along, tall = rng.uniform(8, 18), 3 * int(rng.integers(1, 5))
-            if rng.random() < 0.75:
-                deep, color = rng.uniform(6, 10), tint(rng, 0.5)
-                scene.primitives.append(
-                    box(
-                        x + along / 2,
-                        side * (front + deep / 2),
-                        0,
-                        along,
-                        deep,
-                        tall,
-                        'plain',
-                        color,
-                    )
-                )
-                scene.primitives.append(
-                    sheet(
-                        x + along / 2,
-                        side * (front - 0.02),
-                        tall / 2,
-                        -side * math.pi / 2,
-                        along,
-                        tall,
-                        variant(rng, 'facade', 'sheet'),
-                        color,
-                    )
-                )
-            x += along + rng.choice([0, rng.uniform(1, 8)])
-        for _ in range(9):
-            parked = rng.random() < 0.2
-            made = makers(
-                rng,
-                stock,
-                (fixtures.car,)
-                if parked
-                else (fixtures.tree, fixtures.tree, furniture.person, furniture.bin_),
-                ('vehicle',) if parked else ('garden', 'person'),
-            )
-            y = side * (road / 2 - 1.1 if parked else road / 2 + rng.uniform(0.6, 1.6))
-            item = made[rng.integers(len(made))](rng)
-            yaw = rng.choice([0, math.pi]) if parked else rng.uniform(0, 2 * math.pi)
-            put(scene, item, rng.uniform(-35, 35), y, yaw)
+        scene.primitives += _facades(rng, side, road / 2 + rng.uniform(2, 10))
+        _kerb(scene, rng, stock, side, road / 2)
     for _ in range(3):
         make = (furniture.person, furniture.carton)[rng.integers(2)]
         put(scene, make(rng), *rng.uniform(-1, 1, 2) * (12, 2), rng.uniform(0, 6))
-    slope = (*rng.uniform(-0.7, 0.7, 2), -1.0)
-    scene.lights = [
-        Light(
-            (0, 0, 40),
-            rng.uniform(0.4, 0.8),
-            tuple(np.array(slope) / np.linalg.norm(slope)),
-            sun=True,
-        )
-    ]
+    scene.lights = [_sun(rng)]
     scene.headlight, scene.ambient = 0.1, rng.uniform(0.35, 0.55)
     return scene
+
+
+def _facades(rng, side, front):
+    """Houses, some with gaps between them, on one side of a street; `front` metres from y = 0."""
+    parts, x = [], -60.0
+    while x < 60:
+        along, tall = rng.uniform(8, 18), 3 * int(rng.integers(1, 5))
+        if rng.random() < 0.75:
+            deep, color = rng.uniform(6, 10), tint(rng, 0.5)
+            middle = x + along / 2
+            parts.append(
+                box(middle, side * (front + deep / 2), 0, along, deep, tall, 'plain', color)
+            )
+            parts.append(
+                sheet(
+                    middle,
+                    side * (front - 0.02),
+                    tall / 2,
+                    -side * math.pi / 2,
+                    along,
+                    tall,
+                    variant(rng, 'facade', 'sheet'),
+                    color,
+                )
+            )
+        x += along + rng.choice([0, rng.uniform(1, 8)])
+    return parts
+
+
+def _kerb(scene, rng, stock, side, edge):
+    """Put parked cars, and trees and people beside them, where the road ends: `edge` metres."""
+    for _ in range(9):
+        parked = rng.random() < 0.2
+        made = makers(
+            rng,
+            stock,
+            (fixtures.car,)
+            if parked
+            else (fixtures.tree, fixtures.tree, furniture.person, furniture.bin_),
+            ('vehicle',) if parked else ('garden', 'person'),
+        )
+        y = side * (edge - 1.1 if parked else edge + rng.uniform(0.6, 1.6))
+        item = made[rng.integers(len(made))](rng)
+        yaw = rng.choice([0, math.pi]) if parked else rng.uniform(0, 2 * math.pi)
+        put(scene, item, rng.uniform(-35, 35), y, yaw)
+
+
+def _sun(rng):
+    slope = (*rng.uniform(-0.7, 0.7, 2), -1.0)
+    direction = tuple(np.array(slope) / np.linalg.norm(slope))
+    return Light((0, 0, 40), rng.uniform(0.4, 0.8), direction, sun=True)

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import torch
 
-from dar_ros.geometry import Intrinsics
 from dar_ros.preprocess import ResizeSpec, canonical_scale, prepare
 
 
@@ -147,9 +146,7 @@ def crop_and_flip(image, depth, intrinsics, config, rng):
     intrinsics = intrinsics.crop(left, top)
     if rng.random() < config.flip:
         image, depth = image[:, ::-1], depth[:, ::-1]
-        intrinsics = Intrinsics(
-            intrinsics.fx, intrinsics.fy, columns - 1 - intrinsics.cx, intrinsics.cy
-        )
+        intrinsics = intrinsics.mirrored(columns)
     return np.ascontiguousarray(image), np.ascontiguousarray(depth), intrinsics
 
 
