@@ -28,7 +28,7 @@ def run(bench):
     """`decoder_cached_over_recompute`: time over time, beside FLOPs over FLOPs."""
     import torch
 
-    from dar_ros.export import reference_run
+    from dar_ros.model.reference import reference_run
 
     model, bundle = bench.edge
     with torch.no_grad():
@@ -50,8 +50,8 @@ def run(bench):
         for k, (module, given) in enumerate(zip(modules, arguments))
     ]
     from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
-    from dar_ros.export import step_inputs
     from dar_ros.model.export_graphs import STEP_INPUTS
+    from dar_ros.model.reference import step_inputs
 
     backend = OnnxRuntimeBackend(bundle, threads=bench.threads)
     # Of every step what does not come from the one before: the first step's state, sizes, image.
@@ -167,8 +167,8 @@ def _flops(model, reference, modules, arguments):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dar_ros.export import step_inputs
     from dar_ros.model.export_graphs import StepGraph
+    from dar_ros.model.reference import step_inputs
 
     def count(run):
         # The plain attention: its products are counted, a fused kernel's may not be.

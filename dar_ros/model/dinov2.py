@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
 from dar_ros.errors import UsageError
-from dar_ros.model.dinov2_onnx import read_dinov2_onnx
 
 ANYTHING = 'pretrained.'  # what Depth Anything puts before the names of its DINOv2
 # Not part of an encoder: a token for masked pre-training, the head after the last layer, Depth
@@ -84,6 +83,8 @@ def read_tensors(path):
     Read a flat {name: tensor} from .safetensors, .onnx, or from .pth without unpickling anything.
     """
     if Path(path).suffix == '.onnx':
+        from dar_ros.model.dinov2_onnx import read_dinov2_onnx
+
         return read_dinov2_onnx(path)
     try:
         if Path(path).suffix == '.safetensors':
