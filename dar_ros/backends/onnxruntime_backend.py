@@ -75,10 +75,11 @@ class OnnxRuntimeBackend(Backend):
             (np.zeros(tokens, np.float32), np.zeros(depth, np.float32))
             for tokens, depth in zip(bundle.grid_sizes, bundle.depth_grid_sizes)
         ]
-        self._encoded, self._state, self._last, self._steps = None, None, None, 0
+        self._encoded, self._upsample_mask, self._state, self._last = None, None, None, None
+        self._steps = 0
 
     def _run(self, name, feeds):
-        run = self._run_on_device if self.device == 'cuda' else self._run_on_host
+        run = self._run_on_device if self.on_gpu else self._run_on_host
         try:
             return dict(zip(self._outputs[name], run(name, feeds)))
         except Exception as error:
@@ -89,7 +90,7 @@ class OnnxRuntimeBackend(Backend):
     def _run_on_host(self, name, feeds):
         return self._sessions[name].run(None, feeds)
 
-    def _run_on_device(self, name, feeds, device='cuda'):
+    def _run_on_device(self, name, feeds):
         """Take arrays and OrtValues; what comes out stays on the device, as OrtValues."""
         session = self._sessions[name]
         binding = session.io_binding()
@@ -100,7 +101,7 @@ class OnnxRuntimeBackend(Backend):
             else:
                 binding.bind_ortvalue_input(feed.name, value)
         for output in self._outputs[name]:
-            binding.bind_output(output, device)
+            binding.bind_output(output, self.device)
         session.run_with_iobinding(binding)
         return binding.get_outputs()
 
@@ -171,7 +172,8 @@ class OnnxRuntimeBackend(Backend):
 
     def close(self):
         """See Backend."""
-        self._sessions, self._state, self._last, self._encoded = {}, None, None, None
+        self._sessions = {}
+        self._encoded, self._upsample_mask, self._state, self._last = None, None, None, None
 
 
 def _providers(onnxruntime, device):
