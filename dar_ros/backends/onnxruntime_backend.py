@@ -7,7 +7,7 @@ import numpy as np
 
 from dar_ros.backends.base import HANDED_ON, Backend, Prediction, check_image
 from dar_ros.cures import pip_install
-from dar_ros.errors import BackendError
+from dar_ros.errors import BackendError, first_line
 
 
 def session_options(threads=None):
@@ -58,7 +58,7 @@ class OnnxRuntimeBackend(Backend):
             }
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise BackendError(
-                f'onnxruntime cannot load {bundle.path}: {str(error).splitlines()[0]}'
+                f'onnxruntime cannot load {bundle.path}: {first_line(error)}'
             ) from None
         # onnxruntime goes on with the CPU, with no more than a log line, if CUDA does not load.
         if any(s.get_providers()[0] != providers[0] for s in self._sessions.values()):
@@ -83,9 +83,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             return dict(zip(self._outputs[name], run(name, feeds)))
         except Exception as error:
-            raise BackendError(
-                f'onnxruntime failed in {name}: {str(error).splitlines()[0]}'
-            ) from None
+            raise BackendError(f'onnxruntime failed in {name}: {first_line(error)}') from None
 
     def _run_on_host(self, name, feeds):
         return self._sessions[name].run(None, feeds)

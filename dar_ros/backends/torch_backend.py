@@ -6,7 +6,7 @@ import numpy as np
 
 from dar_ros.backends.base import Backend, Prediction, check_image
 from dar_ros.cures import extra_install
-from dar_ros.errors import BackendError
+from dar_ros.errors import BackendError, first_line
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 WARM_UP = 3  # runs before a capture: libraries choose their kernels and workspaces
@@ -166,8 +166,7 @@ def _named(part):
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BackendError(f'torch failed in {part}: {reason}') from None
+        raise BackendError(f'torch failed in {part}: {first_line(error)}') from None
 
 
 def _halved(model, dtype):
