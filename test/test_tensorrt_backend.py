@@ -27,7 +27,7 @@ from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
 from dar_ros.backends.tensorrt_backend import TensorRTBackend
 from dar_ros.cli import main
 from dar_ros.errors import BackendError
-from dar_ros.files import cache_folder
+from dar_ros.paths import cache_folder
 from dar_ros.serving import Serving
 
 DEVICES = sorted(fake_cuda.DEVICES)

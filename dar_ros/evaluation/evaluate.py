@@ -7,8 +7,8 @@ from tqdm import tqdm
 
 from dar_ros.evaluation.datasets import spread
 from dar_ros.evaluation.metrics import NAMES, depth_metrics, mean_metrics
-from dar_ros.files import cache_folder
 from dar_ros.geometry import Intrinsics
+from dar_ros.paths import cache_folder
 from dar_ros.pipeline import DepthSettings
 from dar_ros.preprocess import ResizeSpec, canonical_scale
 
