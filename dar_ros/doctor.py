@@ -292,7 +292,7 @@ def _try_backend(name, model=None):
     from dar_ros.backends import open_backend
     from dar_ros.backends.base import self_test
     from dar_ros.bundle import open_bundle
-    from dar_ros.cli_options import say
+    from dar_ros.console import say
     from dar_ros.errors import BackendError
 
     try:

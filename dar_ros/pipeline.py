@@ -1,12 +1,14 @@
 """The line without ROS: image and intrinsics in, metric depth and uncertainty out."""
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from dar_ros.backends import open_backend
+from dar_ros.backends import cuda, open_backend
 from dar_ros.bundle import is_checkpoint, open_bundle
+from dar_ros.console import say
 from dar_ros.errors import FrameError, UsageError, forget_frames
 from dar_ros.geometry import Intrinsics
 from dar_ros.postprocess import BEYOND_RANGE, numbers, real_depth
@@ -223,3 +225,19 @@ def open_pipeline(
         loaded.close()
         raise
     return pipeline
+
+
+@contextmanager
+def opened(model, backend='auto'):
+    """
+    Pipeline of a model while the block lasts; stderr is told of engines that are built and, where
+    there is an NVIDIA driver, of what was passed over.
+    """
+    pipeline = open_pipeline(model, backend, progress=say)
+    try:
+        if cuda.has_driver():  # elsewhere nobody awaits another backend
+            for note in pipeline.backend.notes:
+                say(note)
+        yield pipeline
+    finally:
+        pipeline.backend.close()  # what TensorRT made must go before the GPU's context does
