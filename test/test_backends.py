@@ -41,6 +41,20 @@ def test_values_that_stay_in_onnxruntime_give_the_same_depth(bundle):
     assert not held  # on CUDA it would be the device's memory
 
 
+def test_steps_are_taken_after_a_start_and_as_many_as_there_are(bundle):
+    backend = OnnxRuntimeBackend(bundle)
+    with pytest.raises(BackendError, match='start an image first'):
+        backend.step()
+    backend.start(np.zeros((*bundle.input_size, 3), np.uint8), 0.3, 9.0)
+    with pytest.raises(BackendError, match='before the first step'):
+        backend.finish()
+    for _ in range(bundle.num_steps):
+        backend.step()
+    with pytest.raises(BackendError, match=f'all {bundle.num_steps} steps are taken'):
+        backend.step()
+    assert backend.finish().step == bundle.num_steps
+
+
 @pytest.mark.skipif(
     'CUDAExecutionProvider' in onnxruntime.get_available_providers(), reason='it has CUDA'
 )

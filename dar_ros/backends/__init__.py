@@ -6,7 +6,6 @@ from dar_ros.cures import pip_install
 from dar_ros.errors import BackendError, first_line, forget_frames
 
 BACKENDS = ('tensorrt', 'torch', 'onnxruntime')  # best first; what `auto` tries
-PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 _ON_PYPI = ('torch', 'onnx', 'onnxruntime')
 
 

@@ -1,6 +1,5 @@
 """onnxruntime, on the CPU or by its CUDA provider."""
 
-import math
 import os
 
 import numpy as np
@@ -76,7 +75,6 @@ class OnnxRuntimeBackend(Backend):
             for tokens, depth in zip(bundle.grid_sizes, bundle.depth_grid_sizes)
         ]
         self._encoded, self._upsample_mask, self._state, self._last = None, None, None, None
-        self._steps = 0
 
     def _run(self, name, feeds):
         run = self._run_on_device if self.on_gpu else self._run_on_host
@@ -110,11 +108,7 @@ class OnnxRuntimeBackend(Backend):
         self._encoded = self._run('encoder', {'image': image[None]})
         start, memory = self._encoded.pop('start'), self._encoded['memory_keys']
         low, high = (
-            np.full(
-                (1, 1, *bundle.grid_sizes[0]),
-                math.log(z) if bundle.bin_space == 'log' else z,
-                np.float32,
-            )
+            np.full((1, 1, *bundle.grid_sizes[0]), self._in_bin_space(z), np.float32)
             for z in (depth_min, depth_max)
         )
         layers, batch, heads, _, width = _shape(memory)
@@ -135,18 +129,15 @@ class OnnxRuntimeBackend(Backend):
 
     def step(self):
         """See Backend."""
-        if self._state is None or self._steps == self.bundle.num_steps:
-            raise BackendError(
-                f'step {self._steps + 1} of {self.bundle.num_steps}: start an image first'
-            )
-        tokens, depth = self._grids[self._steps]
+        k = self._next_step()
+        tokens, depth = self._grids[k]
         self._last = self.run_step(
             {
                 **self._state,
                 **self._encoded,
                 'token_grid': tokens,
                 'depth_grid': depth,
-                'step_index': np.array([self._steps], np.int64),
+                'step_index': np.array([k], np.int64),
             }
         )
         self._state = {name: self._last[output] for name, output in HANDED_ON.items()}
@@ -154,8 +145,7 @@ class OnnxRuntimeBackend(Backend):
 
     def finish(self):
         """See Backend."""
-        if self._last is None:
-            raise BackendError('finish before the first step')
+        self._last_step()
         fine = self._run(
             'upsample',
             {
@@ -170,7 +160,7 @@ class OnnxRuntimeBackend(Backend):
 
     def close(self):
         """See Backend."""
-        self._sessions = {}
+        self._sessions, self._steps = {}, None
         self._encoded, self._upsample_mask, self._state, self._last = None, None, None, None
 
 

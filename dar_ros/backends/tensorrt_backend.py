@@ -6,7 +6,6 @@ step has an execution context of its own, whose profile, shapes and addresses ar
 frame sets nothing, allocates nothing, and is replayed from CUDA graphs where there are any.
 """
 
-import math
 import time
 from contextlib import suppress
 
@@ -54,7 +53,6 @@ class TensorRTBackend(Backend):
                 forget_frames(error)  # a stage half made is in a frame alone
             self.close()
             raise
-        self._steps = None
 
     # Engines
 
@@ -194,7 +192,7 @@ class TensorRTBackend(Backend):
             self._image[1][0] = image
             self._device.upload(*self._image)
             for (buffer, host), z in zip(self._range, (depth_min, depth_max)):
-                host[:] = math.log(z) if self.bundle.bin_space == 'log' else z
+                host[:] = self._in_bin_space(z)
                 self._device.upload(buffer, host)
             self._encode.run()
             # Waiting here and after a step costs microseconds, and makes the clock of whoever
@@ -204,21 +202,17 @@ class TensorRTBackend(Backend):
 
     def step(self):
         """See Backend."""
-        if self._steps is None or self._steps == self.bundle.num_steps:
-            raise BackendError(
-                f'step {(self._steps or 0) + 1} of {self.bundle.num_steps}: start an image first'
-            )
+        k = self._next_step()
         with self._device.current():
-            self._takes[self._steps].run()
+            self._takes[k].run()
             self._device.synchronize()
         self._steps += 1
 
     def finish(self):
         """See Backend."""
-        if not self._steps:
-            raise BackendError('finish before the first step')
+        k = self._last_step()
         with self._device.current():
-            self._upsamples[self._steps - 1].run()
+            self._upsamples[k].run()
             for buffer, host in self._results:
                 self._device.download(host, buffer)
             self._device.synchronize()
