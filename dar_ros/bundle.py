@@ -16,7 +16,9 @@ from dar_ros.paths import shared
 
 SCHEMA = 1
 MANIFEST = 'model.json'
-FILES = ('encoder.onnx', 'step.onnx', 'upsample.onnx', 'reference.npz')
+GRAPHS = ('encoder', 'step', 'upsample')
+FILES = (*(f'{graph}.onnx' for graph in GRAPHS), 'reference.npz')
+TOO_NEAR, IN_RANGE, BEYOND = 0, 1, 2  # what upsample.onnx says of a pixel
 _REQUIRED = (
     'schema',
     'name',

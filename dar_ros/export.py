@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from torch.export import Dim
 
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
-from dar_ros.bundle import Bundle, open_bundle, write_manifest
+from dar_ros.bundle import GRAPHS, Bundle, open_bundle, write_manifest
 from dar_ros.errors import DarError
 from dar_ros.manifest import describe
 from dar_ros.model.checkpoint import load_checkpoint
@@ -35,13 +35,7 @@ from dar_ros.model.export_graphs import (
     StepGraph,
     UpsampleGraph,
 )
-from dar_ros.model.from_bundle import (
-    GRAPHS,
-    PREFIX,
-    norm_scale,
-    norms_after_convolutions,
-    unfolded_keys,
-)
+from dar_ros.model.from_bundle import PREFIX, norm_scale, norms_after_convolutions, unfolded_keys
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.model.onnx_weights import named_weights
 from dar_ros.model.reference import reference_arrays, reference_run, step_inputs
@@ -158,8 +152,8 @@ def _add_what_was_folded(model, folder):
     another size, and of equal weights it keeps one. A bundle is to hold all of its network.
     """
     held = set()
-    for name in GRAPHS:
-        held |= named_weights(onnx.load(folder / name).graph).keys()
+    for graph in GRAPHS:
+        held |= named_weights(onnx.load(folder / f'{graph}.onnx').graph).keys()
     encoder, state = onnx.load(folder / 'encoder.onnx'), model.state_dict()
     for key in unfolded_keys(model):
         if PREFIX + key not in held:

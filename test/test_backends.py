@@ -12,9 +12,9 @@ onnxruntime = pytest.importorskip(
 from changed_bundle import change_reference
 
 from dar_ros.backends import cuda, open_backend
-from dar_ros.backends.base import BEYOND, IN_RANGE, self_test
+from dar_ros.backends.base import self_test
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
-from dar_ros.bundle import open_bundle
+from dar_ros.bundle import BEYOND, IN_RANGE, open_bundle
 from dar_ros.errors import BackendError
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dar_ros.bundle import IN_RANGE
 from dar_ros.errors import BackendError
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
-TOO_NEAR, IN_RANGE, BEYOND = 0, 1, 2
 SELF_TEST_TOLERANCE = 0.01  # relative depth: of a pixel that is right, and of the mean error
 SELF_TEST_SHARES = 0.99, 0.9  # of pixels that must be right: after step 1, after later ones
 SCALE_TOLERANCE = 0.1  # relative uncertainty
@@ -30,7 +30,7 @@ class Prediction:
     """What the network says after `step` steps, at its input's size (h, w)."""
 
     depth: np.ndarray  # float32, canonical metres
-    range_class: np.ndarray  # uint8: TOO_NEAR, IN_RANGE, BEYOND
+    range_class: np.ndarray  # uint8: TOO_NEAR, IN_RANGE, BEYOND of dar_ros.bundle
     scale: np.ndarray  # float32, Laplace scale of the error of log depth
     step: int
 

@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from dar_ros.backends.base import HANDED_ON, Backend, Prediction, check_image
+from dar_ros.bundle import GRAPHS
 from dar_ros.cures import pip_install
 from dar_ros.errors import BackendError, first_line
 
@@ -53,7 +54,7 @@ class OnnxRuntimeBackend(Backend):
                 name: onnxruntime.InferenceSession(
                     str(bundle.file(f'{name}.onnx')), options, providers=providers
                 )
-                for name in ('encoder', 'step', 'upsample')
+                for name in GRAPHS
             }
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise BackendError(

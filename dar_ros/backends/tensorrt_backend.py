@@ -15,6 +15,7 @@ from dar_ros.backends import cuda, tensorrt_build
 from dar_ros.backends.base import HANDED_ON, Backend, Prediction, check_image
 from dar_ros.backends.engine_cache import EngineCache
 from dar_ros.backends.tensorrt_stage import Stage
+from dar_ros.bundle import GRAPHS
 from dar_ros.errors import BackendError, forget_frames
 
 PRECISIONS = ('fp16', 'fp32')
@@ -44,7 +45,7 @@ class TensorRTBackend(Backend):
             with self._device.current():
                 self._logger = tensorrt_build.quiet_logger(self._library)
                 self._runtime = tensorrt_build.made(self._library, 'Runtime', self._logger)
-                self._engines = {graph: self._of_steps(graph) for graph in tensorrt_build.GRAPHS}
+                self._engines = {graph: self._of_steps(graph) for graph in GRAPHS}
                 why = self._cache.unkept
                 self.notes += (f'tensorrt builds its engines every time: {why}',) if why else ()
                 self._lay_out()
