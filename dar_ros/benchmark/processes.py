@@ -4,9 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
 STOP_PATIENCE = 15.0  # seconds
 PATIENCE = 1800  # seconds for a part: an engine may have to be built first
 
