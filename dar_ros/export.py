@@ -163,7 +163,7 @@ def _add_what_was_folded(model, folder):
 
 
 def _export_graphs(model, folder, reference):
-    _export(
+    to_onnx(
         EncoderGraph(model),
         (reference['image'],),
         folder / 'encoder.onnx',
@@ -184,7 +184,7 @@ def _export_graphs(model, folder, reference):
         past_keys=prefix,
         past_values=prefix,
     )
-    _export(
+    to_onnx(
         StepGraph(model),
         step_inputs(model, reference, k),
         folder / 'step.onnx',
@@ -195,7 +195,7 @@ def _export_graphs(model, folder, reference):
     output = reference['outputs'][k]
     grid = {2: rows, 3: columns}
     dynamic = {'depth': grid, 'range_logits': grid, 'log_scale': grid, 'upsample_mask': None}
-    _export(
+    to_onnx(
         UpsampleGraph(model),
         (output.depth, output.range_logits, output.log_scale, reference['encoded'].upsample_mask),
         folder / 'upsample.onnx',
@@ -203,11 +203,14 @@ def _export_graphs(model, folder, reference):
         UPSAMPLE_OUTPUTS,
         dynamic,
     )
+    for graph in GRAPHS:
+        _round_folded(folder / f'{graph}.onnx')
 
 
-def _export(module, arguments, path, inputs, outputs, dynamic_shapes=None):
+def to_onnx(module, arguments, path, inputs, outputs, dynamic_shapes=None):
+    """Write a module as an ONNX graph with names for its inputs and outputs; returns the path."""
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         torch.onnx.export(
             module.eval(),
@@ -221,7 +224,7 @@ def _export(module, arguments, path, inputs, outputs, dynamic_shapes=None):
             external_data=False,
             verbose=False,
         )
-    _round_folded(path)
+    return path
 
 
 def check_parity(model, folder, reference):

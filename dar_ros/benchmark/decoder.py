@@ -11,7 +11,7 @@ import numpy as np
 
 from dar_ros.backends.base import HANDED_ON
 from dar_ros.benchmark import Part
-from dar_ros.benchmark.peers import export_static, session
+from dar_ros.benchmark.peers import session
 from dar_ros.benchmark.timing import interleaved, median_ratio, p50_p95
 from dar_ros.errors import DarError
 
@@ -28,6 +28,7 @@ def run(bench):
     """`decoder_cached_over_recompute`: time over time, beside FLOPs over FLOPs."""
     import torch
 
+    from dar_ros.export import to_onnx
     from dar_ros.model.reference import reference_run
 
     model, bundle = bench.edge
@@ -38,7 +39,7 @@ def run(bench):
         cached_flops, full_flops = _flops(model, reference, modules, arguments)
     sessions = [
         session(
-            export_static(
+            to_onnx(
                 module,
                 given,
                 bench.folder / f'recompute_{k}.onnx',

@@ -156,11 +156,8 @@ def recovered(folder):
 
 
 def write_json(path, data):
-    """Write JSON through a temporary file."""
-    path = Path(path)
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(data, indent=2) + '\n')
-    temporary.replace(path)
+    """Write JSON for people."""
+    Path(path).write_text(json.dumps(data, indent=2) + '\n')
 
 
 def read_json(path):
