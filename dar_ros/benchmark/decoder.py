@@ -28,7 +28,7 @@ def run(bench):
     """`decoder_cached_over_recompute`: time over time, beside FLOPs over FLOPs."""
     import torch
 
-    from dar_ros.export import to_onnx
+    from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
     from dar_ros.model.reference import reference_run
 
     model, bundle = bench.edge
@@ -36,32 +36,30 @@ def run(bench):
         reference = reference_run(model)
         modules = [_recompute_graph(model, k) for k in range(bundle.num_steps)]
         arguments = _recompute_arguments(model, reference, modules)
-        cached_flops, full_flops = _flops(model, reference, modules, arguments)
-    sessions = [
-        session(
-            to_onnx(
-                module,
-                given,
-                bench.folder / f'recompute_{k}.onnx',
-                list(RECOMPUTE_INPUTS),
-                ['next_latent', 'next_low', 'next_high', 'tokens', 'depth'],
-            ),
-            bench.threads,
-        )
-        for k, (module, given) in enumerate(zip(modules, arguments))
-    ]
-    from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
+        flops = _flops(model, reference, modules, arguments)
+    backend = OnnxRuntimeBackend(bundle, threads=bench.threads)
+    calls = {
+        'cached': _cached(backend, model, reference),
+        'recomputed': _recomputed(bench, modules, arguments),
+    }
+    _compare(calls['cached'](), calls['recomputed'](), bundle.bin_space)
+    times = interleaved(calls, bench.rounds)
+    backend.close()
+    return _part(bench, times, *flops)
+
+
+def _cached(backend, model, reference):
+    """Return what takes all steps of the reference on step.onnx; it returns their depths."""
     from dar_ros.model.export_graphs import STEP_INPUTS
     from dar_ros.model.reference import step_inputs
 
-    backend = OnnxRuntimeBackend(bundle, threads=bench.threads)
     # Of every step what does not come from the one before: the first step's state, sizes, image.
     given = [
         {
             name: tensor.numpy()
             for name, tensor in zip(STEP_INPUTS, step_inputs(model, reference, k))
         }
-        for k in range(bundle.num_steps)
+        for k in range(model.config.num_steps)
     ]
 
     def cached():
@@ -72,6 +70,19 @@ def run(bench):
             depths.append(found['depth'])
         return depths
 
+    return cached
+
+
+def _recomputed(bench, modules, arguments):
+    """Return the same, on a graph of its own for every step."""
+    from dar_ros.export import to_onnx
+
+    outputs = ('next_latent', 'next_low', 'next_high', 'tokens', 'depth')
+    sessions = []
+    for k, (module, given) in enumerate(zip(modules, arguments)):
+        path = bench.folder / f'recompute_{k}.onnx'
+        to_onnx(module, given, path, RECOMPUTE_INPUTS, outputs)
+        sessions.append(session(path, bench.threads))
     start = {name: tensor.numpy() for name, tensor in zip(RECOMPUTE_INPUTS, arguments[0])}
 
     def recomputed():
@@ -83,11 +94,13 @@ def run(bench):
             depths.append(found[4])
         return depths
 
-    _compare(cached(), recomputed(), bundle.bin_space)
-    times = interleaved({'cached': cached, 'recomputed': recomputed}, bench.rounds)
-    backend.close()
-    ratio = median_ratio(times['cached'], times['recomputed'])
-    flops = cached_flops / full_flops
+    return recomputed
+
+
+def _part(bench, times, cached_flops, full_flops):
+    """Return the Part of the times and FLOPs of both."""
+    bundle = bench.edge[1]
+    ratio, flops = median_ratio(times['cached'], times['recomputed']), cached_flops / full_flops
     part = Part()
     part.values['decoder_cached_over_recompute'] = round(ratio, 3)
     part.limits['decoder_cached_over_recompute'] = round(ALLOWED * flops, 3)
