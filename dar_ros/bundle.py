@@ -7,16 +7,18 @@ Nothing in it is pickled, and every file is verified against its hash before any
 
 import hashlib
 import json
-import sysconfig
 from pathlib import Path
 
 import numpy as np
 
 from dar_ros.errors import BundleError
+from dar_ros.paths import shared
 
 SCHEMA = 1
 MANIFEST = 'model.json'
-FILES = ('encoder.onnx', 'step.onnx', 'upsample.onnx', 'reference.npz')
+GRAPHS = ('encoder', 'step', 'upsample')
+FILES = (*(f'{graph}.onnx' for graph in GRAPHS), 'reference.npz')
+TOO_NEAR, IN_RANGE, BEYOND = 0, 1, 2  # what upsample.onnx says of a pixel
 _REQUIRED = (
     'schema',
     'name',
@@ -78,25 +80,8 @@ class Bundle:
 
 
 def default_bundle_path():
-    """
-    Folder of the bundled dar_tiny: in the source tree, else among the installed package's shared
-    files.
-    """
-    name = Path('models', 'dar_tiny')
-    here = Path(__file__).resolve().parent.parent
-    candidates = [here / name, Path(sysconfig.get_path('data'), 'share', 'dar_ros', name)]
-    try:
-        from ament_index_python.packages import get_package_share_directory
-
-        candidates.insert(1, Path(get_package_share_directory('dar_ros'), name))
-    except (ImportError, LookupError, OSError):
-        pass  # no ROS environment, or the package is not in its index
-    # colcon installs lib/pythonX/site-packages/dar_ros beside share/dar_ros.
-    candidates += [parent / 'share' / 'dar_ros' / name for parent in here.parents]
-    for candidate in candidates:
-        if (candidate / MANIFEST).exists():
-            return candidate
-    return candidates[0]
+    """Folder of the bundled dar_tiny."""
+    return shared(Path('models', 'dar_tiny', MANIFEST)).parent
 
 
 def is_checkpoint(path):

@@ -18,11 +18,10 @@ from dar_ros.cli_options import (
     natural,
     pipeline_of,
     positive,
-    print_json,
-    say,
     settings_of,
     size,
 )
+from dar_ros.console import print_json, say
 from dar_ros.cures import extra_install
 from dar_ros.errors import DarError, UsageError
 

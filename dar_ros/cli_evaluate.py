@@ -11,12 +11,11 @@ from dar_ros.cli_options import (
     check_split_file,
     frames_of,
     model_options,
-    opened,
     pipeline_of,
     positive,
-    print_json,
     settings_of,
 )
+from dar_ros.console import print_json
 from dar_ros.errors import UsageError
 
 CLIP = 5  # frames of a clip of --steadiness
@@ -213,6 +212,7 @@ def _check_calibration(arguments):
 def sheet(arguments):
     """`dar sheet`."""
     from dar_ros.evaluation.sheet import write_sheet
+    from dar_ros.pipeline import opened
 
     check_split_file(arguments)
     with opened(arguments.model) if arguments.model else nullcontext() as pipeline:

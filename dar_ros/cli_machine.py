@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from dar_ros.benchmark import PARTS
-from dar_ros.cli_options import positive, print_json
+from dar_ros.cli_options import positive
+from dar_ros.console import print_json
 from dar_ros.errors import DarError
 
 

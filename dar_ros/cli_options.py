@@ -1,8 +1,6 @@
 """What several commands share: options, and what is made of them."""
 
 import argparse
-import json
-import sys
 from contextlib import contextmanager
 
 from dar_ros.errors import UsageError
@@ -62,27 +60,10 @@ def settings_of(arguments):
 
 
 @contextmanager
-def opened(model, backend='auto'):
-    """
-    Pipeline of a model while the block lasts; stderr is told of engines that are built and, where
-    there is an NVIDIA driver, of what was passed over.
-    """
-    from dar_ros.backends import cuda
-    from dar_ros.pipeline import open_pipeline
-
-    pipeline = open_pipeline(model, backend, progress=say)
-    try:
-        if cuda.has_driver():  # elsewhere nobody awaits another backend
-            for note in pipeline.backend.notes:
-                say(note)
-        yield pipeline
-    finally:
-        pipeline.backend.close()  # what TensorRT made must go before the GPU's context does
-
-
-@contextmanager
 def pipeline_of(arguments):
     """Pipeline of `model_options` while the block lasts; see opened."""
+    from dar_ros.pipeline import opened
+
     with opened(arguments.model, arguments.backend) as pipeline:
         settings_of(arguments).resolve(pipeline.bundle)  # wrong use shows before any work
         yield pipeline
@@ -130,13 +111,3 @@ def size(text):
     if rows < 1 or columns < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is not a size')
     return rows, columns
-
-
-def say(text):
-    """Print a line on stderr, at once."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def print_json(data):
-    """Print one JSON object."""
-    print(json.dumps(data))

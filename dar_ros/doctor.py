@@ -8,7 +8,6 @@ screen, to be pasted into a bug report: the home folder is written ~.
 import json
 import os
 import platform
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata, util
@@ -16,6 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from dar_ros import __version__
+from dar_ros.child import answer
 from dar_ros.cures import extra_install, pip_install
 from dar_ros.errors import BundleError
 
@@ -238,20 +238,7 @@ def version(*distributions):
 
 def attempt(what, *arguments):
     """Run one of TRIES in a process of its own; its result, or {'error': reason}."""
-    command = [sys.executable, '-m', 'dar_ros.doctor', what, *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    except subprocess.TimeoutExpired as error:
-        said = error.stderr or b''  # of a build; bytes, whatever was asked for
-        lines = (said if isinstance(said, str) else said.decode(errors='replace')).splitlines()
-        last = f': {lines[-1]}' if lines else ''
-        return {'error': f'no answer in {PATIENCE} s{last}', 'late': True}
-    try:
-        return json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        how = f'killed by signal {-done.returncode}' if done.returncode < 0 else ''
-        return {'error': how or (lines[-1] if lines else f'exit code {done.returncode}')}
+    return answer('dar_ros.doctor', what, *arguments, patience=PATIENCE)
 
 
 def _try_ros():
@@ -292,7 +279,7 @@ def _try_backend(name, model=None):
     from dar_ros.backends import open_backend
     from dar_ros.backends.base import self_test
     from dar_ros.bundle import open_bundle
-    from dar_ros.cli_options import say
+    from dar_ros.console import say
     from dar_ros.errors import BackendError
 
     try:

@@ -1,7 +1,4 @@
-"""Images read, depth results written (npy, coloured png, ply), and where cached files lie."""
-
-import os
-from pathlib import Path
+"""Images read, depth results written (npy, coloured png, ply)."""
 
 import cv2
 import numpy as np
@@ -9,12 +6,6 @@ import numpy as np
 from dar_ros.errors import UsageError
 from dar_ros.geometry import unproject
 from dar_ros.postprocess import EDGE_THRESHOLD, colorize, flying_pixels
-
-
-def cache_folder(name):
-    """Return `dar_ros/NAME` in XDG_CACHE_HOME, or in ~/.cache where that is not set or empty."""
-    base = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
-    return Path(base, 'dar_ros', name)
 
 
 def read_rgb(path):

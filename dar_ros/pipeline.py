@@ -1,12 +1,14 @@
 """The line without ROS: image and intrinsics in, metric depth and uncertainty out."""
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from dar_ros.backends import open_backend
+from dar_ros.backends import cuda, open_backend
 from dar_ros.bundle import is_checkpoint, open_bundle
+from dar_ros.console import say
 from dar_ros.errors import FrameError, UsageError, forget_frames
 from dar_ros.geometry import Intrinsics
 from dar_ros.postprocess import BEYOND_RANGE, finite_pixels, real_depth
@@ -128,62 +130,52 @@ class DepthPipeline:
             self._scheduler.record(stage, now - before)
             before = now
 
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise FrameError(
-                f'expected an RGB uint8 image (H, W, 3), not {image.dtype} {image.shape}'
+        def finish():
+            prediction = self.backend.finish()
+            timed('upsample')
+            depth, sigma = real_depth(
+                prediction,
+                spec,
+                scale,
+                depth_range,
+                bundle.sigma_factors[prediction.step - 1],
+                settings.beyond_range,
+                settings.max_relative_uncertainty,
             )
+            timed('postprocess')
+            warnings = tuple(self._warnings(intrinsics, canonical_range, prediction))
+            return DepthFrame(depth, sigma, intrinsics, prediction.step, dict(timings), warnings)
+
+        _check_image(image)
         self._scheduler.begin(image.shape[:2])
         network_image, spec = prepare(image, bundle.input_size)
-        scale = canonical_scale(intrinsics, spec, bundle.canonical_focal)
-        # The near limit is the network's own: it tells the lens, and told of a farther one the
-        # network lifts what is nearer to it. What a user asks for, postprocessing compares.
-        near = bundle.depth_range[0] * scale
-        # Canonical over real metres; the calibration factor makes real metres longer.
-        scale /= settings.depth_scale
-        canonical_range = (near, depth_range[1] * scale)
+        scale, canonical_range = self._canonical(intrinsics, spec, depth_range[1], settings)
         timed('preprocess')
         self.backend.start(network_image, *canonical_range)
         timed('encode')
         budget = settings.latency_budget_ms / 1000
         for step in range(1, steps + 1):
             if step > 1 and budget and not self._scheduler.fits(clock() - began, step, budget):
-                steps = step - 1
                 break
             self.backend.step()
             timed(f'step_{step}')
             if every_step:
-                yield self._finish(
-                    spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range
-                )
+                yield finish()
                 before = clock()  # what the caller did meanwhile is no part of the next step
         if not every_step:
-            yield self._finish(
-                spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range
-            )
+            yield finish()
 
-    def _finish(
-        self, spec, scale, depth_range, settings, intrinsics, timings, timed, canonical_range
-    ):
-        prediction = self.backend.finish()
-        timed('upsample')
-        depth, sigma = real_depth(
-            prediction,
-            spec,
-            scale,
-            depth_range,
-            self.bundle.sigma_factors[prediction.step - 1],
-            settings.beyond_range,
-            settings.max_relative_uncertainty,
-        )
-        timed('postprocess')
-        return DepthFrame(
-            depth,
-            sigma,
-            intrinsics,
-            prediction.step,
-            dict(timings),
-            tuple(self._warnings(intrinsics, canonical_range, prediction)),
-        )
+    def _canonical(self, intrinsics, spec, far, settings):
+        """
+        Return canonical over real metres, with the calibration factor, and the network's range in
+        canonical metres, up to `far` real ones.
+        """
+        scale = canonical_scale(intrinsics, spec, self.bundle.canonical_focal)
+        # The near limit is the network's own: it tells the lens, and told of a farther one the
+        # network lifts what is nearer to it. What a user asks for, postprocessing compares.
+        near = self.bundle.depth_range[0] * scale
+        scale /= settings.depth_scale  # the factor makes real metres longer
+        return scale, (near, far * scale)
 
     def _warnings(self, intrinsics, canonical_range, prediction):
         # The self-test at start is of one image: fp16 may overflow on another.
@@ -198,6 +190,11 @@ class DepthPipeline:
                 f'the depth range is [{canonical_range[0]:.2f}, {canonical_range[1]:.1f}] m in '
                 f'the canonical camera, outside the trained [{near:.2f}, {far:.1f}] m'
             )
+
+
+def _check_image(image):
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise FrameError(f'expected an RGB uint8 image (H, W, 3), not {image.dtype} {image.shape}')
 
 
 def open_pipeline(
@@ -223,3 +220,19 @@ def open_pipeline(
         loaded.close()
         raise
     return pipeline
+
+
+@contextmanager
+def opened(model, backend='auto'):
+    """
+    Pipeline of a model while the block lasts; stderr is told of engines that are built and, where
+    there is an NVIDIA driver, of what was passed over.
+    """
+    pipeline = open_pipeline(model, backend, progress=say)
+    try:
+        if cuda.has_driver():  # elsewhere nobody awaits another backend
+            for note in pipeline.backend.notes:
+                say(note)
+        yield pipeline
+    finally:
+        pipeline.backend.close()  # what TensorRT made must go before the GPU's context does

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from dar_ros.backends.base import BEYOND, TOO_NEAR
+from dar_ros.bundle import BEYOND, TOO_NEAR
 from dar_ros.preprocess import restore
 
 BEYOND_RANGE = ('inf', 'nan', 'clamp')

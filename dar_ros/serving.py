@@ -32,7 +32,7 @@ class Serving:
         self._asked, self._clock = (model, backend, precision, threads), clock
         self._progress = progress
         self._pipeline, self._closed = open_pipeline(*self._asked, progress=progress), False
-        self.note, self._precision = self._refusals(), precision
+        self.note = self._refusals()
         self._failed = set()  # names of backends that have had their second chance
         self._reopened, self._good, self._attempted = False, 0, clock()
         self._why_closed = 'the model is closed'
@@ -95,7 +95,7 @@ class Serving:
             opened = self._replace(model, 'auto', 'auto', threads, skip={*self._failed, name})
             self._failed.add(name)
             if opened:
-                self._precision, self._reopened, self._good = 'auto', False, 0
+                self._reopened, self._good = False, 0
                 self.note = (
                     f'{self.backend} serves instead of {name}, which failed: {reason}; to use '
                     f'{name} again, cleanup and configure, or, after a fault of the GPU, start '
@@ -105,7 +105,7 @@ class Serving:
         if self._clock() - self._attempted >= PAUSE:
             self._failed.clear()
             if self._reopen(*self._asked):
-                self.note, self._precision, self._good = self._refusals(), self._asked[2], 0
+                self.note, self._good = self._refusals(), 0
                 return f'no other backend works, {self.backend} was opened again'
         return ''
 

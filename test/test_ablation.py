@@ -51,9 +51,12 @@ def test_without_injection_no_step_sees_its_window(injected):
 
 @pytest.mark.parametrize('refined', [True, False])
 def test_without_refinement_every_window_is_the_whole_range(refined):
-    outputs = run(refine_bins=refined)[1](0.1, 10.0)
+    model, forward = run(refine_bins=refined)
+    states, step = [], model.step
+    model.step = lambda state, *rest: states.append(state) or step(state, *rest)
+    forward(0.1, 10.0)
     whole = np.log([0.1, 10.0])
-    widths = [float((o.high - o.low).mean()) for o in outputs]
+    widths = [float((state.high - state.low).mean()) for state in states]
     assert widths[0] == pytest.approx(whole[1] - whole[0], abs=1e-5)
     if refined:
         assert all(b < a for a, b in zip(widths, widths[1:]))

@@ -12,25 +12,16 @@ onnxruntime = pytest.importorskip(
 from changed_bundle import change_reference
 
 from dar_ros.backends import cuda, open_backend
-from dar_ros.backends.base import BEYOND, IN_RANGE, self_test
+from dar_ros.backends.base import self_test
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
-from dar_ros.bundle import open_bundle
+from dar_ros.bundle import BEYOND, IN_RANGE, open_bundle
 from dar_ros.errors import BackendError
 
 
-class Bound(OnnxRuntimeBackend):
-    """The code path of the CUDA provider, with values that stay in onnxruntime, on the CPU."""
-
-    def __init__(self, bundle):
-        super().__init__(bundle)
-        self.device = 'cuda'
-
-    def _run_on_device(self, name, feeds, device='cpu'):
-        return super()._run_on_device(name, feeds, device)
-
-
 def test_values_that_stay_in_onnxruntime_give_the_same_depth(bundle):
-    bound, plain = Bound(bundle), OnnxRuntimeBackend(bundle)
+    """The code path of the CUDA provider, on the CPU."""
+    bound, plain = OnnxRuntimeBackend(bundle), OnnxRuntimeBackend(bundle)
+    bound.on_gpu = True
     image = np.random.default_rng(3).integers(0, 256, (*bundle.input_size, 3), np.uint8)
     for _ in range(2):
         for backend in (bound, plain):
@@ -45,6 +36,23 @@ def test_values_that_stay_in_onnxruntime_give_the_same_depth(bundle):
             assert np.array_equal(one.scale, other.scale)
         image = image[:, ::-1].copy()
     self_test(bound)
+    bound.close()
+    held = [value for value in vars(bound).values() if isinstance(value, onnxruntime.OrtValue)]
+    assert not held  # on CUDA it would be the device's memory
+
+
+def test_steps_are_taken_after_a_start_and_as_many_as_there_are(bundle):
+    backend = OnnxRuntimeBackend(bundle)
+    with pytest.raises(BackendError, match='start an image first'):
+        backend.step()
+    backend.start(np.zeros((*bundle.input_size, 3), np.uint8), 0.3, 9.0)
+    with pytest.raises(BackendError, match='before the first step'):
+        backend.finish()
+    for _ in range(bundle.num_steps):
+        backend.step()
+    with pytest.raises(BackendError, match=f'all {bundle.num_steps} steps are taken'):
+        backend.step()
+    assert backend.finish().step == bundle.num_steps
 
 
 @pytest.mark.skipif(

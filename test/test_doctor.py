@@ -153,7 +153,7 @@ def test_what_a_build_said_last_is_told_where_the_doctor_lost_patience(monkeypat
             'doctor', 120, stderr=b'a line\nstep fp16: Building, 40%\n'
         )
 
-    monkeypatch.setattr(doctor_module.subprocess, 'run', late)
+    monkeypatch.setattr(subprocess, 'run', late)
     found = doctor_module.attempt('backend', 'tensorrt')
     assert found == {'error': 'no answer in 120 s: step fp16: Building, 40%', 'late': True}
 

@@ -17,7 +17,7 @@ onnxruntime = pytest.importorskip(
 from dar_ros.backends import graphs, tensorrt_build
 from dar_ros.backends.base import self_test
 from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
-from dar_ros.bundle import Bundle
+from dar_ros.bundle import GRAPHS, Bundle
 from dar_ros.errors import BackendError
 
 FLOAT, HALF, UINT8 = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.UINT8)
@@ -57,7 +57,7 @@ def prepared(bundle, graph, precision):
 @pytest.fixture
 def halved(served, tmp_path):
     """Return the bundle with its graphs in fp16, and the bundle."""
-    for graph in tensorrt_build.GRAPHS:
+    for graph in GRAPHS:
         (tmp_path / f'{graph}.onnx').write_bytes(
             graphs.prepared_graph(served.file(f'{graph}.onnx'), 'fp16')
         )
@@ -76,7 +76,7 @@ def attribute(node, name, default=None):
 
 @pytest.mark.parametrize('precision', ['fp16', 'fp32'])
 def test_the_operators_are_those_of_tensorrt_10(served, precision):
-    for name in tensorrt_build.GRAPHS:
+    for name in GRAPHS:
         model = prepared(served, name, precision)
         onnx.checker.check_model(model, full_check=True)
         assert [(o.domain, o.version) for o in model.opset_import] == [('', 18)]
@@ -106,7 +106,7 @@ def test_the_operators_are_those_of_tensorrt_10(served, precision):
 
 
 def test_what_stays_fp32(served):
-    for name in tensorrt_build.GRAPHS:
+    for name in GRAPHS:
         model = prepared(served, name, 'fp16')
         types = graphs._types(model)
         for value in (*model.graph.input, *model.graph.output):
@@ -147,7 +147,7 @@ def test_fp32_is_left_alone(served):
 
 def test_no_value_goes_through_fp16_on_its_way_between_fp32(served):
     """A window that were cast down and up again would be off by centimetres at 80 m."""
-    for name in tensorrt_build.GRAPHS:
+    for name in GRAPHS:
         model = prepared(served, name, 'fp16')
         producer = {output: node for node in model.graph.node for output in node.output}
         for node in model.graph.node:
@@ -269,7 +269,7 @@ def rtx():
 
 
 @pytest.mark.parametrize('precision', ['fp16', 'fp32'])
-@pytest.mark.parametrize('graph', tensorrt_build.GRAPHS)
+@pytest.mark.parametrize('graph', GRAPHS)
 def test_engines_are_built(rtx, served, graph, precision, monkeypatch):
     """For compute capability 8.6 and 8.9, with a profile for every step, and progress."""
     monkeypatch.setattr(tensorrt_build, 'PROGRESS_PERIOD', 0.0)

@@ -18,18 +18,12 @@ from onnx import numpy_helper
 from dar_ros import export as exporting
 from dar_ros import manifest
 from dar_ros.backends import open_backend
-from dar_ros.export import (
-    ExportError,
-    check_parity,
-    export,
-    export_model,
-    reference_run,
-    with_rounded_weights,
-)
+from dar_ros.export import ExportError, check_parity, export, export_model, with_rounded_weights
 from dar_ros.model.checkpoint import save_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.from_bundle import config_of_bundle
 from dar_ros.model.presets import PRESETS
+from dar_ros.model.reference import reference_run
 
 SMALL = replace(
     PRESETS['dar_tiny'], input_size=(64, 96), width=32, heads=2, latent_width=16, memory_width=32

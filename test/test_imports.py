@@ -48,6 +48,35 @@ def test_the_model_imports_without_ros():
     assert (done.returncode, done.stdout) == (0, 'ok\n'), done.stderr
 
 
+def test_the_model_needs_no_backend_and_onnx_only_to_read_onnx_files(tmp_path):
+    """A checkpoint's reference, which torch replays when it serves one, needs neither."""
+    need('timm', 'train')
+    need('onnx', 'train')
+    done = run(
+        [],
+        'import importlib, pkgutil\n'
+        'from dataclasses import replace\n'
+        'import dar_ros.model\n'
+        'names = {module.name for module in pkgutil.iter_modules(dar_ros.model.__path__)}\n'
+        'readers = {"dinov2_onnx", "from_bundle", "onnx_weights"}\n'
+        'assert readers < names\n'
+        'for name in names - readers:\n'
+        '    importlib.import_module("dar_ros.model." + name)\n'
+        'from dar_ros.model import checkpoint, dar, presets, served\n'
+        'config = replace(presets.preset("dar_tiny"), input_size=(64, 96))\n'
+        f'checkpoint.save_checkpoint({str(tmp_path)!r}, dar.DAR(config))\n'
+        f'bundle = served.CheckpointBundle({str(tmp_path)!r})\n'
+        'assert len(bundle.reference()["depth"]) == bundle.num_steps\n'
+        'served.network(bundle)\n'
+        'assert "onnx" not in sys.modules\n'
+        'for name in readers:\n'
+        '    importlib.import_module("dar_ros.model." + name)\n'
+        'above = ("dar_ros.backends", "dar_ros.export")\n'
+        'print([name for name in sys.modules if name.startswith(above)])',
+    )
+    assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
+
+
 def test_the_pipeline_needs_neither():
     done = run(
         ['rclpy', 'sensor_msgs', 'torch', 'timm', 'mujoco'],

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dar_ros.backends import open_backend
-from dar_ros.backends.base import BEYOND, TOO_NEAR, self_test
+from dar_ros.backends.base import self_test
+from dar_ros.bundle import BEYOND, TOO_NEAR
 from dar_ros.errors import BackendError, FrameError, UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthPipeline, DepthSettings

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dar_ros.backends.base import BEYOND, IN_RANGE, TOO_NEAR, Prediction
+from dar_ros.backends.base import Prediction
+from dar_ros.bundle import BEYOND, IN_RANGE, TOO_NEAR
 from dar_ros.postprocess import BLEND_LIMIT, colorize, flying_pixels, real_depth, resize_depth
 from dar_ros.preprocess import ResizeSpec
 

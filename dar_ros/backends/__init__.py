@@ -3,10 +3,9 @@
 from dar_ros.backends import cuda
 from dar_ros.backends.base import self_test
 from dar_ros.cures import pip_install
-from dar_ros.errors import BackendError, forget_frames
+from dar_ros.errors import BackendError, first_line, forget_frames
 
 BACKENDS = ('tensorrt', 'torch', 'onnxruntime')  # best first; what `auto` tries
-PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 _ON_PYPI = ('torch', 'onnx', 'onnxruntime')
 
 
@@ -90,9 +89,7 @@ def _open(name, bundle, options):
             reason = f'needs {error.name}, which is not installed; {cure}'
         else:
             # Libraries raise what they like; one that fails must not keep the next from serving.
-            reason = (
-                f'does not start: {type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
-            )
+            reason = f'does not start: {first_line(error)}'
         raise BackendError(f'{name} {reason}') from None
 
 

@@ -2,14 +2,16 @@
 The contract of every backend: encode an image, take steps one at a time, finish after any of them.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
+from dar_ros.bundle import IN_RANGE
 from dar_ros.errors import BackendError
 
-TOO_NEAR, IN_RANGE, BEYOND = 0, 1, 2
+PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 SELF_TEST_TOLERANCE = 0.01  # relative depth: of a pixel that is right, and of the mean error
 SELF_TEST_SHARES = 0.99, 0.9  # of pixels that must be right: after step 1, after later ones
 SCALE_TOLERANCE = 0.1  # relative uncertainty
@@ -28,7 +30,7 @@ class Prediction:
     """What the network says after `step` steps, at its input's size (h, w)."""
 
     depth: np.ndarray  # float32, canonical metres
-    range_class: np.ndarray  # uint8: TOO_NEAR, IN_RANGE, BEYOND
+    range_class: np.ndarray  # uint8: TOO_NEAR, IN_RANGE, BEYOND of dar_ros.bundle
     scale: np.ndarray  # float32, Laplace scale of the error of log depth
     step: int
 
@@ -49,6 +51,7 @@ class Backend(ABC):
 
     def __init__(self, bundle):
         self.bundle = bundle
+        self._steps = None  # taken of the image; None before the first image
 
     @abstractmethod
     def start(self, image, depth_min, depth_max):
@@ -69,6 +72,24 @@ class Backend(ABC):
     def close(self):
         """Free what the backend holds; by default nothing."""
         return None
+
+    def _next_step(self):
+        """Index of the step to take, from 0; BackendError if there is none."""
+        if self._steps is None:
+            raise BackendError('a step before the first image: start an image first')
+        if self._steps == self.bundle.num_steps:
+            raise BackendError(f'all {self._steps} steps are taken: start the next image')
+        return self._steps
+
+    def _last_step(self):
+        """Index of the last step taken, from 0; BackendError if none was."""
+        if not self._steps:
+            raise BackendError('finish before the first step')
+        return self._steps - 1
+
+    def _in_bin_space(self, depth):
+        """Where a depth, canonical metres, lies in the space of the windows."""
+        return math.log(depth) if self.bundle.bin_space == 'log' else depth
 
 
 def check_image(bundle, image):

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dar_ros.errors import BackendError
-from dar_ros.files import cache_folder
+from dar_ros.paths import cache_folder
 
 SCHEMA = 1
 LOCK_PERIOD = 0.2  # seconds between two looks at a lock that another process holds

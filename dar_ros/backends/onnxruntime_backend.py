@@ -1,13 +1,13 @@
 """onnxruntime, on the CPU or by its CUDA provider."""
 
-import math
 import os
 
 import numpy as np
 
 from dar_ros.backends.base import HANDED_ON, Backend, Prediction, check_image
+from dar_ros.bundle import GRAPHS
 from dar_ros.cures import pip_install
-from dar_ros.errors import BackendError
+from dar_ros.errors import BackendError, first_line
 
 
 def session_options(threads=None):
@@ -54,11 +54,11 @@ class OnnxRuntimeBackend(Backend):
                 name: onnxruntime.InferenceSession(
                     str(bundle.file(f'{name}.onnx')), options, providers=providers
                 )
-                for name in ('encoder', 'step', 'upsample')
+                for name in GRAPHS
             }
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise BackendError(
-                f'onnxruntime cannot load {bundle.path}: {str(error).splitlines()[0]}'
+                f'onnxruntime cannot load {bundle.path}: {first_line(error)}'
             ) from None
         # onnxruntime goes on with the CPU, with no more than a log line, if CUDA does not load.
         if any(s.get_providers()[0] != providers[0] for s in self._sessions.values()):
@@ -75,21 +75,19 @@ class OnnxRuntimeBackend(Backend):
             (np.zeros(tokens, np.float32), np.zeros(depth, np.float32))
             for tokens, depth in zip(bundle.grid_sizes, bundle.depth_grid_sizes)
         ]
-        self._encoded, self._state, self._last, self._steps = None, None, None, 0
+        self._encoded, self._upsample_mask, self._state, self._last = None, None, None, None
 
     def _run(self, name, feeds):
-        run = self._run_on_device if self.device == 'cuda' else self._run_on_host
+        run = self._run_on_device if self.on_gpu else self._run_on_host
         try:
             return dict(zip(self._outputs[name], run(name, feeds)))
         except Exception as error:
-            raise BackendError(
-                f'onnxruntime failed in {name}: {str(error).splitlines()[0]}'
-            ) from None
+            raise BackendError(f'onnxruntime failed in {name}: {first_line(error)}') from None
 
     def _run_on_host(self, name, feeds):
         return self._sessions[name].run(None, feeds)
 
-    def _run_on_device(self, name, feeds, device='cuda'):
+    def _run_on_device(self, name, feeds):
         """Take arrays and OrtValues; what comes out stays on the device, as OrtValues."""
         session = self._sessions[name]
         binding = session.io_binding()
@@ -100,7 +98,7 @@ class OnnxRuntimeBackend(Backend):
             else:
                 binding.bind_ortvalue_input(feed.name, value)
         for output in self._outputs[name]:
-            binding.bind_output(output, device)
+            binding.bind_output(output, self.device)
         session.run_with_iobinding(binding)
         return binding.get_outputs()
 
@@ -111,11 +109,7 @@ class OnnxRuntimeBackend(Backend):
         self._encoded = self._run('encoder', {'image': image[None]})
         start, memory = self._encoded.pop('start'), self._encoded['memory_keys']
         low, high = (
-            np.full(
-                (1, 1, *bundle.grid_sizes[0]),
-                math.log(z) if bundle.bin_space == 'log' else z,
-                np.float32,
-            )
+            np.full((1, 1, *bundle.grid_sizes[0]), self._in_bin_space(z), np.float32)
             for z in (depth_min, depth_max)
         )
         layers, batch, heads, _, width = _shape(memory)
@@ -136,18 +130,15 @@ class OnnxRuntimeBackend(Backend):
 
     def step(self):
         """See Backend."""
-        if self._state is None or self._steps == self.bundle.num_steps:
-            raise BackendError(
-                f'step {self._steps + 1} of {self.bundle.num_steps}: start an image first'
-            )
-        tokens, depth = self._grids[self._steps]
+        k = self._next_step()
+        tokens, depth = self._grids[k]
         self._last = self.run_step(
             {
                 **self._state,
                 **self._encoded,
                 'token_grid': tokens,
                 'depth_grid': depth,
-                'step_index': np.array([self._steps], np.int64),
+                'step_index': np.array([k], np.int64),
             }
         )
         self._state = {name: self._last[output] for name, output in HANDED_ON.items()}
@@ -155,8 +146,7 @@ class OnnxRuntimeBackend(Backend):
 
     def finish(self):
         """See Backend."""
-        if self._last is None:
-            raise BackendError('finish before the first step')
+        self._last_step()
         fine = self._run(
             'upsample',
             {
@@ -171,7 +161,8 @@ class OnnxRuntimeBackend(Backend):
 
     def close(self):
         """See Backend."""
-        self._sessions, self._state, self._last, self._encoded = {}, None, None, None
+        self._sessions, self._steps = {}, None
+        self._encoded, self._upsample_mask, self._state, self._last = None, None, None, None
 
 
 def _providers(onnxruntime, device):

@@ -6,7 +6,6 @@ step has an execution context of its own, whose profile, shapes and addresses ar
 frame sets nothing, allocates nothing, and is replayed from CUDA graphs where there are any.
 """
 
-import math
 import time
 from contextlib import suppress
 
@@ -16,6 +15,7 @@ from dar_ros.backends import cuda, tensorrt_build
 from dar_ros.backends.base import HANDED_ON, Backend, Prediction, check_image
 from dar_ros.backends.engine_cache import EngineCache
 from dar_ros.backends.tensorrt_stage import Stage
+from dar_ros.bundle import GRAPHS
 from dar_ros.errors import BackendError, forget_frames
 
 PRECISIONS = ('fp16', 'fp32')
@@ -45,7 +45,7 @@ class TensorRTBackend(Backend):
             with self._device.current():
                 self._logger = tensorrt_build.quiet_logger(self._library)
                 self._runtime = tensorrt_build.made(self._library, 'Runtime', self._logger)
-                self._engines = {graph: self._of_steps(graph) for graph in tensorrt_build.GRAPHS}
+                self._engines = {graph: self._of_steps(graph) for graph in GRAPHS}
                 why = self._cache.unkept
                 self.notes += (f'tensorrt builds its engines every time: {why}',) if why else ()
                 self._lay_out()
@@ -54,7 +54,6 @@ class TensorRTBackend(Backend):
                 forget_frames(error)  # a stage half made is in a frame alone
             self.close()
             raise
-        self._steps = None
 
     # Engines
 
@@ -194,7 +193,7 @@ class TensorRTBackend(Backend):
             self._image[1][0] = image
             self._device.upload(*self._image)
             for (buffer, host), z in zip(self._range, (depth_min, depth_max)):
-                host[:] = math.log(z) if self.bundle.bin_space == 'log' else z
+                host[:] = self._in_bin_space(z)
                 self._device.upload(buffer, host)
             self._encode.run()
             # Waiting here and after a step costs microseconds, and makes the clock of whoever
@@ -204,21 +203,17 @@ class TensorRTBackend(Backend):
 
     def step(self):
         """See Backend."""
-        if self._steps is None or self._steps == self.bundle.num_steps:
-            raise BackendError(
-                f'step {(self._steps or 0) + 1} of {self.bundle.num_steps}: start an image first'
-            )
+        k = self._next_step()
         with self._device.current():
-            self._takes[self._steps].run()
+            self._takes[k].run()
             self._device.synchronize()
         self._steps += 1
 
     def finish(self):
         """See Backend."""
-        if not self._steps:
-            raise BackendError('finish before the first step')
+        k = self._last_step()
         with self._device.current():
-            self._upsamples[self._steps - 1].run()
+            self._upsamples[k].run()
             for buffer, host in self._results:
                 self._device.download(host, buffer)
             self._device.synchronize()

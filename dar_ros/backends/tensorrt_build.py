@@ -18,7 +18,6 @@ CURE = (
     'or for RTX cards tensorrt-rtx-cu13-libs and tensorrt-rtx-cu13-bindings)'
 )
 OLDEST = (10, 3)  # of standard TensorRT
-GRAPHS = ('encoder', 'step', 'upsample')
 RECIPE = 3  # raise it when prepared_graph or build_engine make another engine of the same graph
 PROGRESS_PERIOD = 5.0  # seconds between two lines about a build
 _SHORTAGE = re.compile(r'out ?of ?memory|cuda (runtime|error|driver)|cudaerror', re.IGNORECASE)

@@ -4,11 +4,10 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
-from dar_ros.backends.base import Backend, Prediction, check_image
+from dar_ros.backends.base import PRECISIONS, Backend, Prediction, check_image
 from dar_ros.cures import extra_install
-from dar_ros.errors import BackendError
+from dar_ros.errors import BackendError, first_line
 
-PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16')
 WARM_UP = 3  # runs before a capture: libraries choose their kernels and workspaces
 
 
@@ -51,7 +50,6 @@ class TorchBackend(Backend):
             model = network(bundle).to(self.device, memory_format=torch.channels_last)
             self._model = _halved(model, self._dtype) if self._dtype else model
             self._parts = self._captured() if self.device.type == 'cuda' else self._eager()
-        self._steps = None
 
     def _autocast(self):
         if self._dtype is None:
@@ -137,21 +135,17 @@ class TorchBackend(Backend):
 
     def step(self):
         """See Backend."""
-        if self._steps is None or self._steps == self.bundle.num_steps:
-            raise BackendError(
-                f'step {(self._steps or 0) + 1} of {self.bundle.num_steps}: start an image first'
-            )
+        k = self._next_step()
         with self._torch.inference_mode(), _named('step'):
-            self._parts['step', self._steps]()
+            self._parts['step', k]()
             self._wait()
         self._steps += 1
 
     def finish(self):
         """See Backend."""
-        if not self._steps:
-            raise BackendError('finish before the first step')
+        k = self._last_step()
         with self._torch.inference_mode(), _named('upsample'):
-            maps = self._parts['upsample', self._steps - 1]()
+            maps = self._parts['upsample', k]()
             return Prediction(*(array.cpu().numpy() for array in maps), self._steps)
 
     def close(self):
@@ -166,8 +160,7 @@ def _named(part):
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BackendError(f'torch failed in {part}: {reason}') from None
+        raise BackendError(f'torch failed in {part}: {first_line(error)}') from None
 
 
 def _halved(model, dtype):

@@ -38,7 +38,7 @@ def main(name, model, rounds, threads):
     """Print the figures of one backend as JSON."""
     from dar_ros.backends import open_backend
     from dar_ros.bundle import open_bundle
-    from dar_ros.cli_options import say
+    from dar_ros.console import say
     from dar_ros.errors import BackendError
 
     bundle, before, began = open_bundle(model), resident_mb(), time.perf_counter()

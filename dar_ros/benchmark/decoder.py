@@ -11,7 +11,7 @@ import numpy as np
 
 from dar_ros.backends.base import HANDED_ON
 from dar_ros.benchmark import Part
-from dar_ros.benchmark.peers import export_static, session
+from dar_ros.benchmark.peers import session
 from dar_ros.benchmark.timing import interleaved, median_ratio, p50_p95
 from dar_ros.errors import DarError
 
@@ -28,39 +28,38 @@ def run(bench):
     """`decoder_cached_over_recompute`: time over time, beside FLOPs over FLOPs."""
     import torch
 
-    from dar_ros.export import reference_run
+    from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
+    from dar_ros.model.reference import reference_run
 
     model, bundle = bench.edge
     with torch.no_grad():
         reference = reference_run(model)
         modules = [_recompute_graph(model, k) for k in range(bundle.num_steps)]
         arguments = _recompute_arguments(model, reference, modules)
-        cached_flops, full_flops = _flops(model, reference, modules, arguments)
-    sessions = [
-        session(
-            export_static(
-                module,
-                given,
-                bench.folder / f'recompute_{k}.onnx',
-                list(RECOMPUTE_INPUTS),
-                ['next_latent', 'next_low', 'next_high', 'tokens', 'depth'],
-            ),
-            bench.threads,
-        )
-        for k, (module, given) in enumerate(zip(modules, arguments))
-    ]
-    from dar_ros.backends.onnxruntime_backend import OnnxRuntimeBackend
-    from dar_ros.export import step_inputs
-    from dar_ros.model.export_graphs import STEP_INPUTS
-
+        flops = _flops(model, reference, modules, arguments)
     backend = OnnxRuntimeBackend(bundle, threads=bench.threads)
+    calls = {
+        'cached': _cached(backend, model, reference),
+        'recomputed': _recomputed(bench, modules, arguments),
+    }
+    _compare(calls['cached'](), calls['recomputed'](), bundle.bin_space)
+    times = interleaved(calls, bench.rounds)
+    backend.close()
+    return _part(bench, times, *flops)
+
+
+def _cached(backend, model, reference):
+    """Return what takes all steps of the reference on step.onnx; it returns their depths."""
+    from dar_ros.model.export_graphs import STEP_INPUTS
+    from dar_ros.model.reference import step_inputs
+
     # Of every step what does not come from the one before: the first step's state, sizes, image.
     given = [
         {
             name: tensor.numpy()
             for name, tensor in zip(STEP_INPUTS, step_inputs(model, reference, k))
         }
-        for k in range(bundle.num_steps)
+        for k in range(model.config.num_steps)
     ]
 
     def cached():
@@ -71,6 +70,19 @@ def run(bench):
             depths.append(found['depth'])
         return depths
 
+    return cached
+
+
+def _recomputed(bench, modules, arguments):
+    """Return the same, on a graph of its own for every step."""
+    from dar_ros.export import to_onnx
+
+    outputs = ('next_latent', 'next_low', 'next_high', 'tokens', 'depth')
+    sessions = []
+    for k, (module, given) in enumerate(zip(modules, arguments)):
+        path = bench.folder / f'recompute_{k}.onnx'
+        to_onnx(module, given, path, RECOMPUTE_INPUTS, outputs)
+        sessions.append(session(path, bench.threads))
     start = {name: tensor.numpy() for name, tensor in zip(RECOMPUTE_INPUTS, arguments[0])}
 
     def recomputed():
@@ -82,11 +94,13 @@ def run(bench):
             depths.append(found[4])
         return depths
 
-    _compare(cached(), recomputed(), bundle.bin_space)
-    times = interleaved({'cached': cached, 'recomputed': recomputed}, bench.rounds)
-    backend.close()
-    ratio = median_ratio(times['cached'], times['recomputed'])
-    flops = cached_flops / full_flops
+    return recomputed
+
+
+def _part(bench, times, cached_flops, full_flops):
+    """Return the Part of the times and FLOPs of both."""
+    bundle = bench.edge[1]
+    ratio, flops = median_ratio(times['cached'], times['recomputed']), cached_flops / full_flops
     part = Part()
     part.values['decoder_cached_over_recompute'] = round(ratio, 3)
     part.limits['decoder_cached_over_recompute'] = round(ALLOWED * flops, 3)
@@ -167,8 +181,8 @@ def _flops(model, reference, modules, arguments):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dar_ros.export import step_inputs
     from dar_ros.model.export_graphs import StepGraph
+    from dar_ros.model.reference import step_inputs
 
     def count(run):
         # The plain attention: its products are counted, a fused kernel's may not be.

@@ -5,15 +5,10 @@ Speed does not depend on the weights, so both are built from their configuration
 downloaded.
 """
 
-import logging
-import warnings
-
 import numpy as np
 
 from dar_ros.benchmark import Part
 from dar_ros.benchmark.timing import interleaved, median_ratio, p50_p95
-
-OPSET = 18
 
 
 def run(bench):
@@ -69,6 +64,8 @@ def export_dav2s(path, size):
     import torch
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
+    from dar_ros.export import to_onnx
+
     backbone = Dinov2Config(
         hidden_size=384,
         num_attention_heads=6,
@@ -98,12 +95,14 @@ def export_dav2s(path, size):
         def forward(self, pixels):
             return self.model(pixels).predicted_depth
 
-    return export_static(Graph(), (torch.zeros(1, 3, *size),), path, ['pixels'], ['depth'])
+    return to_onnx(Graph(), (torch.zeros(1, 3, *size),), path, ['pixels'], ['depth'])
 
 
 def export_backbone(model, path):
     """Write the backbone of a DAR alone, without neck and projections."""
     import torch
+
+    from dar_ros.export import to_onnx
 
     class Graph(torch.nn.Module):
         def __init__(self):
@@ -114,28 +113,7 @@ def export_backbone(model, path):
             return self.encoder.features(pixels)[-1]
 
     size = model.config.input_size
-    return export_static(Graph(), (torch.zeros(1, 3, *size),), path, ['pixels'], ['features'])
-
-
-def export_static(module, arguments, path, inputs, outputs):
-    """Write a module as ONNX of fixed shapes; returns the path."""
-    import torch
-
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter('ignore')
-        torch.onnx.export(
-            module.eval(),
-            arguments,
-            path,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=inputs,
-            output_names=outputs,
-            external_data=False,
-            verbose=False,
-        )
-    return path
+    return to_onnx(Graph(), (torch.zeros(1, 3, *size),), path, ['pixels'], ['features'])
 
 
 def session(path, threads):

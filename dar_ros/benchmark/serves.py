@@ -10,8 +10,8 @@ import json
 import sys
 
 from dar_ros.backends import cuda
-from dar_ros.cli_options import opened
 from dar_ros.errors import DarError
+from dar_ros.pipeline import opened
 
 
 def main(model=None):

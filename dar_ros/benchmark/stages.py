@@ -4,7 +4,7 @@ import numpy as np
 
 from dar_ros.benchmark import Part
 from dar_ros.benchmark.timing import copy_seconds, interleaved, p50, p50_p95, resident_mb
-from dar_ros.cli_options import say
+from dar_ros.console import say
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthSettings, open_pipeline
 

@@ -8,8 +8,7 @@ from tqdm import tqdm
 from dar_ros.evaluation.datasets import spread
 from dar_ros.evaluation.metrics import BUCKETS, ause, beyond_counts, depth_metrics
 from dar_ros.evaluation.report import summary
-from dar_ros.files import cache_folder
-from dar_ros.geometry import Intrinsics
+from dar_ros.paths import cache_folder
 from dar_ros.pipeline import DepthSettings
 from dar_ros.preprocess import ResizeSpec, canonical_scale
 
@@ -123,9 +122,7 @@ def _count_warnings(counts, results):
 
 def _average_with_mirrored(results, pipeline, image, intrinsics, settings):
     """Replace the depth of every step by its mean with the mirror image's, where that has one."""
-    mirror = Intrinsics(
-        intrinsics.fx, intrinsics.fy, image.shape[1] - 1 - intrinsics.cx, intrinsics.cy
-    )
+    mirror = intrinsics.mirrored(image.shape[1])
     flipped = pipeline.per_step(np.ascontiguousarray(image[:, ::-1]), mirror, settings)
     for result, other in zip(results, list(flipped)):
         mean = (result.depth + other.depth[:, ::-1]) / 2

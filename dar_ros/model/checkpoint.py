@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from dar_ros.errors import UsageError
+from dar_ros.errors import UsageError, first_line
 from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file
 from dar_ros.model.presets import ModelConfig
@@ -78,9 +78,9 @@ def load_checkpoint(folder, encoder=None):
             tensors |= _backbone_tensors(model, folder, record, encoder)
         model.load_state_dict(tensors)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
         raise UsageError(
-            f'{folder} is no checkpoint ({reason}): expected the folder that `dar train` wrote'
+            f'{folder} is no checkpoint ({first_line(error)}): expected the folder that '
+            '`dar train` wrote'
         ) from None
     return model.eval(), record
 
@@ -156,11 +156,8 @@ def recovered(folder):
 
 
 def write_json(path, data):
-    """Write JSON through a temporary file."""
-    path = Path(path)
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(data, indent=2) + '\n')
-    temporary.replace(path)
+    """Write JSON for people."""
+    Path(path).write_text(json.dumps(data, indent=2) + '\n')
 
 
 def read_json(path):
@@ -168,4 +165,4 @@ def read_json(path):
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise UsageError(f'{path} is not readable ({str(error).splitlines()[0]})') from None
+        raise UsageError(f'{path} is not readable ({first_line(error)})') from None

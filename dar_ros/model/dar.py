@@ -43,8 +43,6 @@ class StepOutput(NamedTuple):
     depth: torch.Tensor  # (B, 1, h, w), bin space
     range_logits: torch.Tensor  # (B, 3, h, w): too near, in range, beyond
     log_scale: torch.Tensor  # (B, 1, h, w): log of the Laplace scale of the log-depth error
-    low: torch.Tensor  # the window it chose from
-    high: torch.Tensor
 
     def maps_at(self, size):
         """Return what is upsampled, (B, 5, rows, columns): depth, range logits, log scale."""
@@ -160,11 +158,7 @@ class DAR(nn.Module):
                 low, high, depth, config.num_bins, config.window_neighbors
             )
         output = StepOutput(
-            depth,
-            self.range_head(latent).float(),
-            self.scale_head(latent).float().clamp(-6, 1),
-            low,
-            high,
+            depth, self.range_head(latent).float(), self.scale_head(latent).float().clamp(-6, 1)
         )
         return StepState(latent, next_low, next_high, cache), output
 
@@ -175,7 +169,7 @@ class DAR(nn.Module):
         """
         return Upsampled.of(convex_upsample(output.maps_at(mask.shape[-2:]), mask.float()))
 
-    def forward(self, image, depth_min, depth_max, num_steps=None):
+    def forward(self, image, depth_min, depth_max):
         """
         RGB uint8 (B, H, W, 3), canonical range (B,), (B,) -> [StepOutput] of the steps,
         EncodedImage.
@@ -187,7 +181,7 @@ class DAR(nn.Module):
         outputs = []
         size = image.shape[1:3]
         grids = zip(self.config.grid_sizes(size), self.config.depth_grid_sizes(size))
-        for k, (grid, depth_grid) in enumerate(list(grids)[:num_steps]):
+        for k, (grid, depth_grid) in enumerate(grids):
             index = torch.tensor([k], device=image.device)
             state, output = self.step(state, encoded, grid, depth_grid, index)
             outputs.append(output)

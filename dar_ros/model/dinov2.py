@@ -13,8 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
-from dar_ros.errors import UsageError
-from dar_ros.model.dinov2_onnx import read_dinov2_onnx
+from dar_ros.errors import UsageError, first_line
 
 ANYTHING = 'pretrained.'  # what Depth Anything puts before the names of its DINOv2
 # Not part of an encoder: a token for masked pre-training, the head after the last layer, Depth
@@ -84,14 +83,15 @@ def read_tensors(path):
     Read a flat {name: tensor} from .safetensors, .onnx, or from .pth without unpickling anything.
     """
     if Path(path).suffix == '.onnx':
+        from dar_ros.model.dinov2_onnx import read_dinov2_onnx
+
         return read_dinov2_onnx(path)
     try:
         if Path(path).suffix == '.safetensors':
             return load_file(path)
         tensors = torch.load(path, map_location='cpu', weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f'{path} cannot be read as weights ({reason})') from None
+        raise UsageError(f'{path} cannot be read as weights ({first_line(error)})') from None
     if not isinstance(tensors, dict) or not all(torch.is_tensor(v) for v in tensors.values()):
         raise UsageError(f'{path} is no flat dictionary of tensors')
     return tensors

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import torch
 
-from dar_ros.errors import UsageError
+from dar_ros.errors import UsageError, first_line
 from dar_ros.model.onnx_weights import named_weights
 
 _PATCHES = 'embeddings.patch_embeddings.projection'
@@ -33,8 +33,7 @@ def read_dinov2_onnx(path):
     try:
         arrays = named_weights(onnx.load(path).graph)
     except Exception as error:  # protobuf's own among them, which onnx brings in some version
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f'{path} cannot be read as weights ({reason})') from None
+        raise UsageError(f'{path} cannot be read as weights ({first_line(error)})') from None
     mark = f'{_PATCHES}.weight'
     prefix = next((name.removesuffix(mark) for name in arrays if name.endswith(mark)), None)
     if prefix is None:

@@ -74,9 +74,7 @@ class UpsampleGraph(nn.Module):
 
         Depth (1, h, w) in canonical metres, range_class uint8 (1, h, w), scale (1, h, w).
         """
-        fine = self.model.upsample(
-            StepOutput(depth, range_logits, log_scale, None, None), upsample_mask
-        )
+        fine = self.model.upsample(StepOutput(depth, range_logits, log_scale), upsample_mask)
         return (
             from_bin_space(fine.depth, self.model.config.bin_space).squeeze(1),
             fine.range_logits.argmax(1).to(torch.uint8),

@@ -5,12 +5,12 @@ from dataclasses import replace
 import onnx
 import torch
 
+from dar_ros.bundle import GRAPHS
 from dar_ros.errors import UsageError
 from dar_ros.model.dar import DAR
 from dar_ros.model.onnx_weights import named_weights
 from dar_ros.model.presets import ModelConfig
 
-GRAPHS = ('encoder.onnx', 'step.onnx', 'upsample.onnx')
 PREFIX = 'model.'  # of every weight in the graphs
 _FOLDED = '_bias'  # what the exporter appends to a convolution's weight for its folded batch norm
 
@@ -35,8 +35,8 @@ def load_bundle_weights(model, bundle):
     b - mean s) from the folded W' = s W and b'.
     """
     weights = {}
-    for name in GRAPHS:
-        weights |= named_weights(onnx.load(bundle.file(name)).graph)
+    for graph in GRAPHS:
+        weights |= named_weights(onnx.load(bundle.file(f'{graph}.onnx')).graph)
     state = model.state_dict()
 
     def take(key, shape):

@@ -20,28 +20,17 @@ def from_bin_space(u, bin_space):
     return torch.exp(u) if bin_space == 'log' else u
 
 
-def bin_edges(low, high, num_bins):
-    """Edges (B, N + 1, h, w) of N equal bins of [low, high]."""
-    fraction = torch.arange(num_bins + 1, device=low.device, dtype=low.dtype) / num_bins
-    return low + (high - low) * fraction.view(1, -1, 1, 1)
-
-
-def bin_centers(low, high, num_bins):
-    """Centres (B, N, h, w): c^i = (b^i + b^(i+1)) / 2."""
-    edges = bin_edges(low, high, num_bins)
-    return (edges[:, :-1] + edges[:, 1:]) / 2
-
-
 def expected_value(low, high, bin_probs):
     """
-    D = sum_i c^i p^i, (B, 1, h, w), in bin space.
+    D = sum_i c^i p^i, (B, 1, h, w), in bin space; a bin's centre c^i = (b^i + b^(i+1)) / 2.
 
     In log space this is the geometric mean: the arithmetic one lets a few percent of probability
     on the far end of [0.1, 100] m move a near pixel by metres.
     """
     num_bins = bin_probs.shape[1]
-    middle = (torch.arange(num_bins, device=low.device, dtype=low.dtype) + 0.5) / num_bins
-    fraction = (bin_probs * middle.view(1, -1, 1, 1)).sum(1, keepdim=True)
+    # Of the window [0, 1]: there they are the same for every pixel.
+    bin_centers = (torch.arange(num_bins, device=low.device, dtype=low.dtype) + 0.5) / num_bins
+    fraction = (bin_probs * bin_centers.view(1, -1, 1, 1)).sum(1, keepdim=True)
     return low + (high - low) * fraction
 
 

@@ -24,7 +24,7 @@ class CheckpointBundle(Bundle):
     def _reference(self):
         import torch
 
-        from dar_ros.export import reference_arrays, reference_run
+        from dar_ros.model.reference import reference_arrays, reference_run
 
         with torch.no_grad():
             return reference_arrays(reference_run(self.model))

@@ -88,7 +88,6 @@ class DARTransformer(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.heads, self.head_width = config.heads, config.width // config.heads
         self.memory_norm = nn.LayerNorm(config.memory_width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)

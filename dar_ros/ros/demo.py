@@ -237,7 +237,7 @@ def compose(image_msg, depth_msg, sigma_msg, cloud_msg, near=0.3, far=10.0):
         ('image', image),
         (f'depth {near:g} m (red) - {far:g} m (blue)', colorize(depth, near, far)),
         ('uncertainty, 0 - 50 % of depth', uncertainty),
-        ('cloud from above, 1 m grid', top_view(cloud_msg, size, near, far)),
+        ('cloud from above, 1 m grid', top_view(cloud_msg, size, far)),
     ]
     tiles = []
     for title, panel in panels:
@@ -248,7 +248,7 @@ def compose(image_msg, depth_msg, sigma_msg, cloud_msg, near=0.3, far=10.0):
     return np.hstack(tiles)
 
 
-def top_view(cloud_msg, size, near, far):
+def top_view(cloud_msg, size, far):
     """
     Points from above in their colours; the camera is at the middle of the lower edge, far is up.
     """

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+from dar_ros.paths import shared
+
 SHARED_MEMORY = Path('/dev/shm')
 SHARED_MEMORY_CURE = 'give the container more: docker run --shm-size=1g (or --ipc=host)'
 OLD_NAME, NEW_NAME = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
@@ -124,10 +126,8 @@ def remove_dead_segments(folder=SHARED_MEMORY):
 
 
 def shipped_profile():
-    """Return the path of config/fastdds.xml: of the source tree, else of the installed package."""
-    here, name = Path(__file__).resolve(), Path('config', 'fastdds.xml')
-    candidates = [here.parents[2], *(folder / 'share' / 'dar_ros' for folder in here.parents)]
-    return next((c / name for c in candidates if (c / name).is_file()), candidates[0] / name)
+    """Return the path of config/fastdds.xml, as a file of the package."""
+    return shared(Path('config', 'fastdds.xml'))
 
 
 def isolate():

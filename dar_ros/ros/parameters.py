@@ -7,7 +7,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.parameter import Parameter as RosParameter
 
-from dar_ros.backends import BACKENDS, PRECISIONS
+from dar_ros.backends import BACKENDS
+from dar_ros.backends.base import PRECISIONS
 from dar_ros.errors import UsageError
 from dar_ros.pipeline import DepthSettings
 from dar_ros.postprocess import BEYOND_RANGE, EDGE_THRESHOLD

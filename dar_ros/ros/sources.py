@@ -10,7 +10,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dar_ros.cures import pip_install
-from dar_ros.errors import UsageError
+from dar_ros.errors import UsageError, first_line
 from dar_ros.files import read_rgb
 from dar_ros.geometry import Intrinsics
 from dar_ros.ros.conversions import rectified_by, rectified_info
@@ -111,8 +111,7 @@ def bag_shots(path, topic, info_topic, loop):
     except UsageError:
         raise
     except Exception as error:  # a damaged bag raises whatever its storage and serialization do
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f'bag {path} cannot be read: {reason}') from None
+        raise UsageError(f'bag {path} cannot be read: {first_line(error)}') from None
 
 
 def _bag_pairs(reader, path, topic, info_topic, pause):

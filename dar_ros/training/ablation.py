@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from dar_ros.errors import DarError, UsageError
+from dar_ros.errors import DarError, UsageError, first_line
 from dar_ros.model.checkpoint import load_checkpoint, recovered
 from dar_ros.training.config import TrainConfig, changed_settings, parse_config
 
@@ -28,9 +28,7 @@ def variant_configs(path):
         base, variants = data['base'], data['variants']
         model, out = base['model'], base['out']
     except (OSError, yaml.YAMLError) as error:
-        raise UsageError(
-            f'{path}: not a readable YAML file ({str(error).splitlines()[0]})'
-        ) from None
+        raise UsageError(f'{path}: not a readable YAML file ({first_line(error)})') from None
     except (KeyError, TypeError):
         raise UsageError(
             f'{path}: `base`, with `model` and `out`, and `variants` are expected'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from dar_ros.errors import UsageError
+from dar_ros.errors import UsageError, first_line
 from dar_ros.model.presets import ModelConfig, preset
 from dar_ros.training.datasets import AugmentConfig, RangeConfig
 from dar_ros.training.losses import LossConfig
@@ -90,9 +90,7 @@ def load_config(path, overrides=None):
     try:
         data = yaml.safe_load(Path(path).read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise UsageError(
-            f'{path}: not a readable YAML file ({str(error).splitlines()[0]})'
-        ) from None
+        raise UsageError(f'{path}: not a readable YAML file ({first_line(error)})') from None
     if not isinstance(data, dict):
         raise UsageError(f'{path}: expected a mapping of settings')
     return parse_config({**data, **(overrides or {})}, str(path))

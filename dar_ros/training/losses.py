@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from dar_ros.bundle import BEYOND, IN_RANGE, TOO_NEAR
 from dar_ros.errors import UsageError
 from dar_ros.model.dar import Upsampled, convex_upsample
 
-TOO_NEAR, IN_RANGE, BEYOND, UNKNOWN = 0, 1, 2, 255
+UNKNOWN = 255  # of a pixel's class, beside those of a bundle
 
 
 @dataclass(frozen=True)

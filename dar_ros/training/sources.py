@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import ConcatDataset
 
 from dar_ros.bundle import MANIFEST, open_bundle
-from dar_ros.errors import DarError, UsageError
+from dar_ros.errors import DarError, UsageError, first_line
 from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.dar import DAR
@@ -173,8 +173,7 @@ def timm_model(config):
     try:
         return DAR(config, pretrained_encoder=True)
     except Exception as error:  # each version of the hub's client has errors of its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f'init: timm cannot get the weights of {config.backbone} ({reason}): go online, or '
-            'name a file'
+            f'init: timm cannot get the weights of {config.backbone} ({first_line(error)}): go '
+            'online, or name a file'
         ) from None

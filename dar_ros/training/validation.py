@@ -6,10 +6,11 @@ import time
 import numpy as np
 import torch
 
+from dar_ros.bundle import IN_RANGE
 from dar_ros.errors import UsageError
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.training.datasets import to_canonical
-from dar_ros.training.losses import IN_RANGE, range_classes
+from dar_ros.training.losses import range_classes
 
 # A Laplace distribution has 75.7 % of its mass within one standard deviation, a normal one 68.3 %.
 # The factors put 70 % of the validation pixels within one sigma.

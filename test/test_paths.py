@@ -1,4 +1,4 @@
-"""Where cached files lie."""
+"""Where cached files and those of the package lie."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from dar_ros.backends.engine_cache import EngineCache
 from dar_ros.evaluation.evaluate import frozen_test_split
-from dar_ros.files import cache_folder
+from dar_ros.paths import cache_folder, shared
 from dar_ros.simulation import dataset
 
 
@@ -29,3 +29,9 @@ def test_without_xdg_cache_home_the_cache_is_at_home(value, monkeypatch, tmp_pat
 def test_xdg_cache_home_moves_it(monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     assert cache_folder('engines') == tmp_path / 'dar_ros' / 'engines'
+
+
+def test_what_came_with_the_package_is_named_even_if_it_is_missing():
+    root = Path(__file__).resolve().parents[1]
+    assert shared('config/dar.yaml') == root / 'config' / 'dar.yaml'
+    assert shared('config/none.yaml') == root / 'config' / 'none.yaml'
