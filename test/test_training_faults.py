@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +17,12 @@ pytest.importorskip('lightning_fabric', reason='lightning_fabric is not installe
 
 import cv2
 import torch
-from tiny_training import tiny_config
+import yaml
+from tiny_training import MODEL, tiny_config
 
 from dar_ros.errors import DarError, UsageError
 from dar_ros.evaluation.datasets import open_dataset
-from dar_ros.model.checkpoint import load_checkpoint
+from dar_ros.model.checkpoint import load_checkpoint, read_json
 from dar_ros.training import train
 from dar_ros.training.sources import initial_model
 from dar_ros.training.train import Trainer
@@ -45,6 +49,39 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(config):
     resumed = Trainer(config, resume=True)
     assert resumed.iteration == 2
     assert resumed.run() == Path(config.out) / 'best'
+
+
+def test_sigterm_under_torchrun_leaves_a_checkpoint(config, tmp_path):
+    """Torchrun passes it on to all processes of both ranks, the loading ones included."""
+    path = tmp_path / 'long.yaml'
+    settings = {
+        'name': 'test',
+        'train_data': config.train_data,
+        'val_data': config.val_data,
+        'out': str(tmp_path / 'long'),
+        'model': MODEL,
+        'init': 'random',
+        'workers': 1,
+        'stages': [{'size': [32, 48], 'iterations': 100000, 'batch': 4}],
+    }
+    path.write_text(yaml.safe_dump(settings))
+    command = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '-m']
+    command += ['dar_ros.cli', 'train', '--config', str(path)]
+    with (tmp_path / 'output').open('w') as output:
+        run = subprocess.Popen(
+            [sys.executable, *command], stdout=output, stderr=output, cwd=Path(__file__).parents[1]
+        )
+    try:
+        begun = time.monotonic()
+        while not (tmp_path / 'long' / 'log.csv').exists():
+            assert run.poll() is None and time.monotonic() < begun + 240
+            time.sleep(0.1)
+    finally:
+        run.terminate()
+        run.wait(60)
+    last = tmp_path / 'long' / 'last'
+    assert last.exists(), (tmp_path / 'output').read_text()[-2000:]
+    assert read_json(last / 'state.json')['iteration'] > 0
 
 
 def test_one_command_begins_and_goes_on(config, capsys):

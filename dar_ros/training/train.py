@@ -187,7 +187,14 @@ class Trainer:
         numbers = np.arange(done * stage.batch, len(samples)).reshape(-1, stage.batch)
         first = self.fabric.global_rank * share
         mine = Subset(samples, numbers[:, first : first + share].ravel().tolist())
-        loader = loaded(DataLoader(mine, share // config.accumulate, num_workers=config.workers))
+        loader = loaded(
+            DataLoader(
+                mine,
+                share // config.accumulate,
+                num_workers=config.workers,
+                worker_init_fn=ignore_sigterm,
+            )
+        )
         for _ in numbers:
             record = self.iterate(itertools.islice(loader, config.accumulate))
             self.log(stage, record)
@@ -371,6 +378,14 @@ class Trainer:
         record.pop('model')
         with replaced(self.out / 'best') as folder:
             save_checkpoint(folder, model, record)
+
+
+def ignore_sigterm(_):
+    """
+    Let a loading process live on: torchrun and batch systems signal it too, and without it there
+    would be no iteration to end with. It leaves when the process that it loads for does.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def loaded(loader):
