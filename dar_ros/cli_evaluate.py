@@ -116,7 +116,8 @@ def evaluate(arguments):
         arguments.frames = 200
     with pipeline_of(arguments) as pipeline:
         report, table = _evaluated(arguments, pipeline)
-    print_json(report) if arguments.json else print(table(report))
+    asked = {name: getattr(arguments, name) for name in ('dataset', 'data', 'split_file', 'flip')}
+    print_json({**asked, **report}) if arguments.json else print(table(report))
 
 
 def _evaluated(arguments, pipeline):
@@ -157,7 +158,13 @@ def _evaluated(arguments, pipeline):
 
 def calibrate(arguments):
     """`dar calibrate`."""
-    from dar_ros.evaluation.calibrate import fit_depth_scale, fit_to_points, parse_point, read_csv
+    from dar_ros.evaluation.calibrate import (
+        fit_depth_scale,
+        fit_to_points,
+        parse_point,
+        read_csv,
+        table,
+    )
 
     _check_calibration(arguments)
     if arguments.data is None:
@@ -181,14 +188,7 @@ def calibrate(arguments):
         with pipeline_of(arguments) as pipeline:
             frames, count = frames_of(arguments), arguments.frames or 200
             report = fit_depth_scale(pipeline, frames, count, settings_of(arguments))
-    if arguments.json:
-        print_json(report)
-        return
-    print(f'depth_scale: {report["depth_scale"]:.3f}')
-    print(
-        f'{report["frames"]} frames need {report["low"]:.3f} to {report["high"]:.3f} (80 %), '
-        f'abs_rel {report["abs_rel_before"]:.3f} becomes {report["abs_rel_after"]:.3f}'
-    )
+    print_json(report) if arguments.json else print(table(report))
 
 
 def _check_calibration(arguments):

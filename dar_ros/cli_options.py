@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from dar_ros.errors import UsageError
 
-REAL_DATASETS = ('folder', 'nyu', 'kitti', 'sunrgbd', 'stereo')  # of dar_ros.evaluation.datasets
+REAL_DATASETS = ('folder', 'nyu', 'kitti', 'sunrgbd', 'stereo')  # of dar_ros.datasets
 
 
 def model_options(parser):
@@ -81,7 +81,7 @@ def frames_of(arguments):
         from dar_ros.simulation.dataset import SimDataset
 
         return SimDataset(arguments.data)
-    from dar_ros.evaluation.datasets import open_dataset
+    from dar_ros.datasets import open_dataset
 
     return open_dataset(arguments.dataset, arguments.data, arguments.split_file)
 

@@ -9,13 +9,13 @@ import pytest
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
+from dar_ros.datasets.frames import Frame
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.model.checkpoint import save_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.presets import PRESETS
 from dar_ros.pipeline import open_pipeline
-from dar_ros.simulation.dataset import StoredFrame
 from dar_ros.training import ablation
 from dar_ros.training.config import parse_config
 from dar_ros.training.datasets import AugmentConfig, RangeConfig, TrainingSamples
@@ -77,9 +77,7 @@ def test_without_bins_each_step_regresses_within_the_whole_range():
 def view(focal, depth=4.0):
     """Return a wall `depth` metres ahead, seen by a camera of that focal length."""
     image = np.full((64, 96, 3), 90, np.uint8)
-    return StoredFrame(
-        image, np.full((64, 96), depth, np.float32), Intrinsics(focal, focal, 47.5, 31.5)
-    )
+    return Frame(image, np.full((64, 96), depth, np.float32), Intrinsics(focal, focal, 47.5, 31.5))
 
 
 @pytest.mark.parametrize('canonical', [True, False])

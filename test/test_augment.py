@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 
+from dar_ros.datasets.frames import Frame
 from dar_ros.geometry import Intrinsics
 from dar_ros.model.presets import preset
-from dar_ros.simulation.dataset import StoredFrame
 from dar_ros.training.datasets import (
     AugmentConfig,
     RangeConfig,
@@ -39,7 +39,7 @@ def picture(size=(60, 80)):
 
 def test_a_sample_depends_on_its_number_only():
     image, depth = picture(), np.full((60, 80), 2.0, np.float32)
-    frames = [StoredFrame(image, depth + n, Intrinsics(50, 50, 39.5, 29.5)) for n in range(6)]
+    frames = [Frame(image, depth + n, Intrinsics(50, 50, 39.5, 29.5)) for n in range(6)]
     augment = AugmentConfig(surfaces=0.5, light=0.5)
     samples = [
         TrainingSamples(frames, (32, 48), MODEL, RangeConfig(), augment, (0, 0), 40)
@@ -57,7 +57,7 @@ def test_a_sample_depends_on_its_number_only():
 def test_a_near_limit_that_is_not_drawn_tells_the_lens():
     """The model's own limit times s, as the pipeline hands it to the network."""
     frames = [
-        StoredFrame(picture(), np.full((60, 80), 2.0, np.float32), Intrinsics(f, f, 39.5, 29.5))
+        Frame(picture(), np.full((60, 80), 2.0, np.float32), Intrinsics(f, f, 39.5, 29.5))
         for f in (40, 80)
     ]
     ranges = RangeConfig(depth_min=())
@@ -214,7 +214,7 @@ def test_what_a_lidar_measured_is_kept():
 @pytest.mark.parametrize('size', [(96, 128), (720, 960)])
 def test_noise_is_as_strong_at_the_network_whatever_the_camera(size):
     """At the camera's own pixels the resize would average it away."""
-    frame = StoredFrame(
+    frame = Frame(
         np.full((*size, 3), 128, np.uint8),
         np.ones(size, np.float32),
         Intrinsics.from_fov(70, size[1], size[0]),

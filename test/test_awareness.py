@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dar_ros.cli import main
+from dar_ros.datasets.frames import Frame
 from dar_ros.errors import UsageError
 from dar_ros.evaluation import awareness, steadiness
 from dar_ros.evaluation.calibrate import KnownPoint, fit_to_points, parse_point, read_csv
@@ -16,7 +17,6 @@ from dar_ros.evaluation.sheet import RANGE, contact_sheet, write_sheet
 from dar_ros.geometry import Intrinsics
 from dar_ros.pipeline import DepthFrame, DepthSettings
 from dar_ros.postprocess import colorize
-from dar_ros.simulation.dataset import StoredFrame
 
 SIZE = (48, 64)
 
@@ -51,7 +51,7 @@ def test_range_awareness_compares_the_same_pixels(pipeline):
     """10, 12 and 20 % too far at 5, 10 and 30 m: the change is 100 % of the smallest."""
     truth = np.full(SIZE, 2.0, np.float32)
     truth[:, 32:] = 8.0  # only within 10 and 30 m: in none of the figures
-    frame = StoredFrame(np.zeros((*SIZE, 3), np.uint8), truth, Intrinsics(50, 50, 32, 24))
+    frame = Frame(np.zeros((*SIZE, 3), np.uint8), truth, Intrinsics(50, 50, 32, 24))
     factors = {5.0: 1.1, 10.0: 1.12, 30.0: 1.2}
 
     def answer(image, intrinsics, settings):
@@ -268,9 +268,7 @@ def test_calibrate_needs_the_camera_of_a_picture(wall, capsys):
 def test_a_sheet_shows_every_frame_over_its_depth(tmp_path, capsys):
     camera = Intrinsics(50, 50, 32, 24)
     frames = [
-        StoredFrame(
-            np.full((*SIZE, 3), 20 * i, np.uint8), np.full(SIZE, 1.0 + i, np.float32), camera
-        )
+        Frame(np.full((*SIZE, 3), 20 * i, np.uint8), np.full(SIZE, 1.0 + i, np.float32), camera)
         for i in range(8)
     ]
     sheet = contact_sheet(frames)
@@ -297,7 +295,7 @@ def test_the_command_lays_out_a_sheet(simulated, capsys):
 
 
 def test_a_sheet_shows_the_depth_of_a_model_below(pipeline):
-    frame = StoredFrame(
+    frame = Frame(
         np.full((60, 80, 3), 128, np.uint8),
         np.full((60, 80), 2.0, np.float32),
         Intrinsics.from_fov(60, 80, 60),

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from dar_ros.cli import main
+from dar_ros.datasets import open_dataset
+from dar_ros.datasets.frames import Frame, spread
+from dar_ros.datasets.stereo import matched_disparity
 from dar_ros.errors import UsageError
 from dar_ros.evaluation.calibrate import fit_depth_scale
-from dar_ros.evaluation.datasets import matched_disparity, open_dataset, spread
 from dar_ros.evaluation.evaluate import evaluate
 from dar_ros.evaluation.metrics import ause, bootstrap_interval
 from dar_ros.geometry import Intrinsics
-from dar_ros.simulation.dataset import StoredFrame
 
 RNG = np.random.default_rng(5)
+NORMALISED = '{"fx": 0.2, "fy": 0.2, "cx": 0.5, "cy": 0.5}'
 
 
 def write_image(path, rows, columns, color=(10, 120, 240)):
@@ -57,6 +59,15 @@ def test_folder(folder):
     (folder / 'some.txt').write_text('b\n')
     (only,) = open_dataset('folder', folder, folder / 'some.txt')
     assert np.allclose(only.depth, 2.5)
+    # Of Windows: a byte order mark, CRLF; of a listing: the file's name and folder.
+    (folder / 'some.txt').write_bytes(b'\xef\xbb\xbfimage/b.png\r\n')
+    (folder / 'intrinsics' / 'b.json').write_bytes(
+        b'\xef\xbb\xbf{"fx": 9, "fy": 9, "cx": 1, "cy": 1}'
+    )
+    (folder / 'depth' / 'a.png').rename(folder / 'depth' / 'a.PNG')
+    (only,) = open_dataset('folder', folder, folder / 'some.txt')
+    assert np.allclose(only.depth, 2.5) and only.intrinsics.fx == 9
+    assert np.allclose(open_dataset('folder', folder)[0].depth[1:], 1.5)
     (folder / 'some.txt').write_text('b\nc\n')
     with pytest.raises(UsageError, match='c is missing .image that .*some.txt names'):
         open_dataset('folder', folder, folder / 'some.txt')
@@ -73,6 +84,9 @@ def test_folder(folder):
         (lambda f: (f / 'image').rename(f / 'images'), 'image is missing'),
         (lambda f: (f / 'image' / 'a.png').write_bytes(b'x'), 'no readable image'),
         (lambda f: np.save(f / 'depth' / 'b.npy', np.ones(3)), 'no float array'),
+        (lambda f: write_image(f / 'image' / 'a.jpg', 4, 6), 'a.jpg and a.png: one depth'),
+        # In parts of the image's width.
+        (lambda f: (f / 'intrinsics.json').write_text(NORMALISED), 'no camera has .* of its 6x4'),
     ],
 )
 def test_a_wrong_folder_is_refused_in_one_line(folder, break_it, message):
@@ -114,7 +128,8 @@ def test_kitti_crops_and_skips(tmp_path):
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (143, 349, 43, 1172)
     assert np.nanmax(frame.depth) == pytest.approx(20)
     assert frame.intrinsics.cx == pytest.approx(1241 / 2 - 13)
-    for place in ('data_depth_annotated', 'data_depth_annotated/val'):  # as KITTI's own files lie
+    # As KITTI's own files lie, unpacked where they should or beside the images.
+    for place in ('data_depth_annotated', 'data_depth_annotated/val', 'train'):
         (tmp_path / place).mkdir()
         (tmp_path / 'gt').rename(tmp_path / place / 'gt')
         assert open_dataset('kitti', tmp_path, tmp_path / 'list.txt')[0].depth.shape == (352, 1216)
@@ -123,6 +138,12 @@ def test_kitti_crops_and_skips(tmp_path):
         'P_rect_02: 721.5 0 609.5 44 0 720.5 172.8 0.2 0 0 1 0.002\n'
     )
     assert frames[0].intrinsics == Intrinsics(721.5, 720.5, 609.5 - 13, 172.8 - 23)
+    (tmp_path / '2011_09_26' / 'calib_cam_to_cam.txt').write_text('P_rect_02: 721.5 0\n')
+    with pytest.raises(UsageError, match='12 numbers of P_rect_02'):
+        frames[0]
+    (tmp_path / 'list.txt').write_text(f'{name} None 721.5377\n')
+    with pytest.raises(UsageError, match='names no frame with depth'):
+        open_dataset('kitti', tmp_path, tmp_path / 'list.txt')
 
 
 def test_a_protocol_is_scored_over_its_own_range_and_whole(tmp_path, capsys):
@@ -138,6 +159,7 @@ def test_a_protocol_is_scored_over_its_own_range_and_whole(tmp_path, capsys):
     assert main([*command, '--split-file', str(tmp_path / 'list.txt'), '--json']) == 0
     report = json.loads(capsys.readouterr().out)
     assert report['depth_range'] == [0.1, 80.0] and report['frames'] == 202
+    assert report['dataset'] == 'kitti' and report['flip'] is False  # what a figure is of
 
 
 def test_sunrgbd_unpacks_its_rotated_bits(tmp_path):
@@ -146,11 +168,15 @@ def test_sunrgbd_unpacks_its_rotated_bits(tmp_path):
     scene = tmp_path / 'kv1' / 'NYUdata' / 'NYU0001'
     write_image(scene / 'image' / 'NYU0001.jpg', 2, 2)
     write_depth(scene / 'depth_bfx' / 'NYU0001.png', (packed << 3) | (packed >> 13))
-    (scene / 'intrinsics.txt').write_text('520.5 0.0 250.3 0 519.4 218.3 0 0 1')
+    (scene / 'intrinsics.txt').write_text('2.5 0.0 0.3 0 2.4 0.6 0 0 1')
     (tmp_path / 'split.txt').write_text('kv1/NYUdata/NYU0001\n')
     frame = open_dataset('sunrgbd', tmp_path, tmp_path / 'split.txt')[0]
     assert np.allclose(frame.depth, [[1.0, 7.9], [np.nan, np.nan]], equal_nan=True)
-    assert frame.intrinsics == Intrinsics(520.5, 519.4, 250.3, 218.3)
+    assert frame.intrinsics == Intrinsics(2.5, 2.4, 0.3, 0.6)
+    official = '/n/fs/sun3d/data/SUNRGBD/kv1/NYUdata/NYU0001/\n'  # a line of its allsplit.mat
+    (tmp_path / 'split.txt').write_text(official)
+    (scene / 'image' / '.DS_Store').write_bytes(b'')
+    assert len(open_dataset('sunrgbd', tmp_path, tmp_path / 'split.txt')) == 1
     (scene / 'intrinsics.txt').unlink()
     with pytest.raises(UsageError, match=r'intrinsics.txt is missing'):
         open_dataset('sunrgbd', tmp_path, tmp_path / 'split.txt')
@@ -169,6 +195,8 @@ def test_lists_are_checked(tmp_path, name):
         (tmp_path / 'list.txt').write_text('a.png b.png\n')
         with pytest.raises(UsageError, match=r'line 1: `IMAGE DEPTH FOCAL`'):
             open_dataset(name, tmp_path, tmp_path / 'list.txt')
+    with pytest.raises(UsageError, match='is no list of frames'):
+        open_dataset(name, tmp_path, tmp_path)
     with pytest.raises(UsageError, match='--data'):
         open_dataset(name, None)
 
@@ -216,7 +244,7 @@ def made_frames():
     for i in range(4):
         image = np.full((12, 16, 3), i, np.uint8)
         depth = np.full((12, 16), 1.5 + i, np.float32)
-        frames.append(StoredFrame(image, depth, Intrinsics.from_fov(70, 16, 12)))
+        frames.append(Frame(image, depth, Intrinsics.from_fov(70, 16, 12)))
     return frames
 
 
@@ -246,7 +274,7 @@ def test_mirrored_images_are_averaged(pipeline):
             return frame
 
     image = np.repeat(np.repeat(np.arange(16, dtype=np.uint8)[None, :, None], 12, 0), 3, 2)
-    frame = StoredFrame(image, np.full((12, 16), 2.0, np.float32), Intrinsics(10, 10, 5, 6))
+    frame = Frame(image, np.full((12, 16), 2.0, np.float32), Intrinsics(10, 10, 5, 6))
     told = Two(pipeline, [frame], 1.0)
     assert evaluate(told, [frame], progress=False)['abs_rel'] == pytest.approx(0.375)
     averaged = evaluate(told, [frame], progress=False, flip=True)
@@ -274,9 +302,13 @@ def test_calibrate_finds_the_factor(pipeline):
     assert report['depth_scale'] == pytest.approx(1.25)
     assert report['abs_rel_before'] == pytest.approx(0.2)
     assert report['abs_rel_after'] == pytest.approx(0, abs=1e-6)
-    assert report['frames'] == 4
+    assert report['frames'] == 4 and report['warnings'] == []
+    (warning,) = fit_depth_scale(Told(pipeline, frames, 0.2), frames, progress=False)['warnings']
+    assert warning['example'].startswith('a factor of 5 is more than a camera needs')
     for frame in frames:
         frame.depth[:] = np.nan
+    with pytest.raises(UsageError, match='no frame has depth .* is it in metres'):
+        evaluate(Told(pipeline, frames, 0.8), frames, progress=False)
     with pytest.raises(UsageError, match='no frame has depth'):
         fit_depth_scale(Told(pipeline, frames, 0.8), frames, progress=False)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dar_ros.cli import main
+from dar_ros.datasets import open_dataset
 from dar_ros.errors import UsageError
-from dar_ros.evaluation.datasets import open_dataset
 from dar_ros.geometry import Intrinsics
 
 RNG = np.random.default_rng(5)

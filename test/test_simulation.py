@@ -9,12 +9,13 @@ pytest.importorskip('mujoco', reason='mujoco is not installed (extra: sim)')
 
 import mujoco
 
+from dar_ros.datasets.frames import Frame
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation import appearance, clips, dataset, meshes
 from dar_ros.simulation.dataset import TEST_SEED, SimDataset, generate, shard_frames
 from dar_ros.simulation.people import hands, limb, person, somebody
-from dar_ros.simulation.renderer import BOX, Frame, Light, Primitive, Renderer
+from dar_ros.simulation.renderer import BOX, Light, Primitive, Renderer
 from dar_ros.simulation.room import RoomCamera
 from dar_ros.simulation.scenes import KINDS, make_scene
 from dar_ros.simulation.stock import Mesh

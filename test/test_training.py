@@ -15,12 +15,12 @@ pytest.importorskip('lightning_fabric', reason='lightning_fabric is not installe
 
 from tiny_training import MODEL, FakeFrames, tiny_config
 
+from dar_ros.datasets.frames import Frame
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.presets import PRESETS
-from dar_ros.simulation.dataset import StoredFrame
 from dar_ros.training import strategy
 from dar_ros.training.config import OptimizerConfig, parse_config
 from dar_ros.training.losses import LossConfig, LossModule
@@ -69,7 +69,7 @@ def test_rows_that_a_protocol_does_not_score_get_their_neighbours_medians():
     for image, depth, camera in frames:
         depth = depth.copy()
         depth[:10], depth[-10:] = np.nan, np.nan
-        cropped.append(StoredFrame(image, depth, camera))
+        cropped.append(Frame(image, depth, camera))
     medians = row_medians(cropped, PRESETS['dar_tiny'])
     assert np.isfinite(medians).all() and medians[0] == medians[20] and medians[-1] == medians[-20]
     assert medians[96] not in (medians[0], medians[-1])
@@ -80,9 +80,7 @@ def test_row_medians_count_what_is_within_the_range_whatever_the_lens():
     config = PRESETS['dar_tiny']
     far = np.full((48, 64), 15.0, np.float32)
     for focal in (20.0, 110.0):  # of 64 columns: canonical 41 m and 7.5 m
-        frame = StoredFrame(
-            np.zeros((48, 64, 3), np.uint8), far, Intrinsics(focal, focal, 31.5, 23.5)
-        )
+        frame = Frame(np.zeros((48, 64, 3), np.uint8), far, Intrinsics(focal, focal, 31.5, 23.5))
         scale = config.canonical_focal / (4 * focal)
         assert row_medians([frame], config) == pytest.approx([15 * scale] * 192, rel=1e-3)
 
@@ -90,7 +88,7 @@ def test_row_medians_count_what_is_within_the_range_whatever_the_lens():
 def test_validation_frames_out_of_range_are_refused(config):
     """In millimetres taken for metres, for instance: no score of 0 that would be the best."""
     trainer = Trainer(config)
-    frames = [StoredFrame(f.image, f.depth * 1000, f.intrinsics) for f in trainer.val_frames]
+    frames = [Frame(f.image, f.depth * 1000, f.intrinsics) for f in trainer.val_frames]
     with pytest.raises(UsageError, match='is it in metres'):
         validate(trainer.model, frames, (32, 48))
 

@@ -20,8 +20,8 @@ import torch
 import yaml
 from tiny_training import MODEL, tiny_config
 
+from dar_ros.datasets import open_dataset
 from dar_ros.errors import DarError, UsageError
-from dar_ros.evaluation.datasets import open_dataset
 from dar_ros.model.checkpoint import load_checkpoint, read_json
 from dar_ros.training import train
 from dar_ros.training.sources import initial_model

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
-from dar_ros.evaluation.datasets import spread
+from dar_ros.datasets.frames import spread
 from dar_ros.pipeline import DepthSettings
 
 LIMIT = 0.15  # (largest - smallest) / smallest abs_rel

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from dar_ros.datasets.frames import spread
 from dar_ros.errors import UsageError
-from dar_ros.evaluation.datasets import spread
+from dar_ros.evaluation.report import count_warnings, warning_lines, warnings_of
 from dar_ros.files import read_rgb
 from dar_ros.pipeline import DepthSettings
 
+FAR_OFF = 3.0  # a depth_scale beyond it, or below its inverse, has another cause
 REACH = 2  # pixels around a measured one whose median depth counts
 
 
@@ -30,17 +32,19 @@ def fit_depth_scale(pipeline, frames, count=None, settings=None, progress=True):
     """Fit to `count` frames with true depth, spread over all; plain data, see `fit`."""
     settings = settings or DepthSettings()
     _, (near, far) = settings.resolve(pipeline.bundle)
-    pairs = []
+    pairs, warnings = [], {}
     for i in tqdm(spread(frames, count), disable=not progress):
         frame = frames[i]
-        depth = pipeline(np.array(frame.image), frame.intrinsics, settings).depth
+        result = pipeline(np.array(frame.image), frame.intrinsics, settings)
+        count_warnings(warnings, [result])
+        depth = result.depth
         with np.errstate(invalid='ignore'):
             scored = np.isfinite(depth) & (frame.depth >= near) & (frame.depth <= far)
         if scored.any():
             pairs.append((depth[scored], np.asarray(frame.depth)[scored]))
     if not pairs:
         raise UsageError(f'no frame has depth within {near:g}-{far:g} m to compare with')
-    return fit(pairs)
+    return fit(pairs, warnings)
 
 
 def fit_to_points(pipeline, points, camera, straight_line=False, settings=None):
@@ -51,11 +55,13 @@ def fit_to_points(pipeline, points, camera, straight_line=False, settings=None):
     from the camera to the point if `straight_line`.
     """
     settings = settings or DepthSettings()
-    pairs = []
+    pairs, warnings = [], {}
     for path in dict.fromkeys(point.image for point in points):
         image = read_rgb(path)
         intrinsics = camera(image)
-        depth = pipeline(image, intrinsics, settings).depth
+        result = pipeline(image, intrinsics, settings)
+        count_warnings(warnings, [result])
+        depth = result.depth
         found, true = [], []
         for point in (p for p in points if p.image == path):
             found.append(_depth_at(depth, point))
@@ -63,19 +69,26 @@ def fit_to_points(pipeline, points, camera, straight_line=False, settings=None):
             y = (point.y - intrinsics.cy) / intrinsics.fy
             true.append(point.metres / (np.sqrt(1 + x * x + y * y) if straight_line else 1.0))
         pairs.append((np.array(found), np.array(true)))
-    return fit(pairs)
+    return fit(pairs, warnings)
 
 
-def fit(pairs):
+def fit(pairs, warnings=()):
     """
     Median over images of each image's median of true over predicted depth; plain data.
 
     `pairs` are (predicted, true) arrays (n,) of images. The median, for a factor has to survive
     frames that are wrong altogether. `low` and `high` hold the middle 80 % of the images: where
-    they are far apart, one factor does not help much.
+    they are far apart, one factor does not help much. `warnings` are those of the images, counted.
     """
     factors = [float(np.median(true / depth)) for depth, true in pairs]
     scale = float(np.median(factors))
+    warnings = dict(warnings)
+    if not 1 / FAR_OFF < scale < FAR_OFF:
+        text = (
+            f'a factor of {scale:.3g} is more than a camera needs: are focal length and principal '
+            'point of this image, and depth in metres?'
+        )
+        warnings['far off'] = [len(pairs), text]
 
     def abs_rel(factor):
         return float(np.mean([np.abs(depth * factor / true - 1).mean() for depth, true in pairs]))
@@ -88,7 +101,20 @@ def fit(pairs):
         'frames': len(pairs),
         'abs_rel_before': abs_rel(1.0),
         'abs_rel_after': abs_rel(scale),
+        'warnings': warnings_of(warnings),
     }
+
+
+def table(report):
+    """Render the report for people."""
+    return '\n'.join(
+        [
+            *warning_lines(report),
+            'depth_scale: {depth_scale:.3f}'.format(**report),
+            '{frames} frames need {low:.3f} to {high:.3f} (80 %), abs_rel {abs_rel_before:.3f} '
+            'becomes {abs_rel_after:.3f}'.format(**report),
+        ]
+    )
 
 
 def parse_point(text):

@@ -1,13 +1,12 @@
 """`dar evaluate`: a bundle, through the pipeline, against a data set's true depth."""
 
-import re
-
 import numpy as np
 from tqdm import tqdm
 
-from dar_ros.evaluation.datasets import spread
+from dar_ros.datasets.frames import spread
+from dar_ros.errors import UsageError
 from dar_ros.evaluation.metrics import BUCKETS, ause, beyond_counts, depth_metrics
-from dar_ros.evaluation.report import summary
+from dar_ros.evaluation.report import count_warnings, summary, warnings_of
 from dar_ros.paths import cache_folder
 from dar_ros.pipeline import DepthSettings
 from dar_ros.preprocess import ResizeSpec, canonical_scale
@@ -45,7 +44,7 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
         if not (valid.any() or farther.any()):
             continue
         results = list(pipeline.per_step(image, frame.intrinsics, settings))
-        _count_warnings(warnings, results)
+        count_warnings(warnings, results)
         beyond += beyond_counts(results[-1].depth, truth, farther)
         if not valid.any():
             continue
@@ -56,9 +55,12 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
         if 'baseline_row_medians' in bundle.manifest:
             guess = row_median_depth(bundle, truth.shape, frame.intrinsics)
         scores.append({'seconds': seconds, **image_score(results, truth, depth_range, guess)})
+    if not scores:
+        near, far = depth_range
+        raise UsageError(f'no frame has depth within {near:g}-{far:g} m: is it in metres?')
     return {
         **summary(scores, beyond, steps),
-        'warnings': [{'frames': n, 'example': text} for n, text in warnings.values()],
+        'warnings': warnings_of(warnings),
         'depth_range': list(depth_range),
         'model': bundle.name,
         'backend': pipeline.backend.name,
@@ -111,13 +113,6 @@ def image_score(results, truth, depth_range, guess=None):
         guess = np.clip(guess, *depth_range)
         score['baseline'] = depth_metrics(guess, truth, scored)['abs_rel']
     return score
-
-
-def _count_warnings(counts, results):
-    """Add the warnings of a frame, those that differ in their numbers alone as one."""
-    kinds = {re.sub(r'\d+(\.\d+)?', '#', text): text for r in results for text in r.warnings}
-    for kind, text in kinds.items():
-        counts.setdefault(kind, [0, text])[0] += 1
 
 
 def _average_with_mirrored(results, pipeline, image, intrinsics, settings):

@@ -1,5 +1,7 @@
 """What `dar evaluate` reports: scores of images averaged, as plain data and as text."""
 
+import re
+
 import numpy as np
 
 from dar_ros.evaluation.metrics import BUCKETS, NAMES, bootstrap_interval, mean_metrics
@@ -9,7 +11,7 @@ FULL_SHARE = 0.95  # of the valid pixels must be scored, or the figures do not c
 
 def summary(scores, beyond, steps):
     """
-    Average the `evaluate.image_score` of images, `beyond` being their sum of `beyond_counts`.
+    Average the `evaluate.image_score` of one or more images; `beyond` sums up `beyond_counts`.
 
     Returns plain data. Means over images, None where there is none:
 
@@ -27,8 +29,8 @@ def summary(scores, beyond, steps):
         {
             **mean_metrics(rows),
             'step': k + 1,
-            'valid': _mean([score['valid'][k] for score in scores]) or 0.0,
-            'median_seconds': _median([score['seconds'][k] for score in scores]),
+            'valid': float(np.mean([score['valid'][k] for score in scores])),
+            'median_seconds': float(np.median([score['seconds'][k] for score in scores])),
         }
         for k, rows in enumerate(by_step)
     ]
@@ -60,12 +62,25 @@ def summary(scores, beyond, steps):
     }
 
 
+def count_warnings(counts, results):
+    """Add the `results`' warnings of a frame to {kind: [frames, one]}; numbers make no kind."""
+    kinds = {re.sub(r'\d+(\.\d+)?', '#', text): text for r in results for text in r.warnings}
+    for kind, text in kinds.items():
+        counts.setdefault(kind, [0, text])[0] += 1
+
+
+def warnings_of(counts):
+    """Plain data of `count_warnings`."""
+    return [{'frames': frames, 'example': text} for frames, text in counts.values()]
+
+
+def warning_lines(report):
+    """Render the warnings of a report for people."""
+    return [f'warning in {w["frames"]} frames: {w["example"]}' for w in report['warnings']]
+
+
 def _mean(values):
     return float(np.mean(values)) if values else None
-
-
-def _median(values):
-    return float(np.median(values)) if values else None
 
 
 def _ratio(part, whole):
@@ -104,7 +119,7 @@ def table(report):
             for b in report['abs_rel_by_depth']
             if b['pixels']
         ]
-    lines += [f'warning in {w["frames"]} frames: {w["example"]}' for w in report['warnings']]
+    lines += warning_lines(report)
     if not report['counts']:
         lines.append(f'less than {FULL_SHARE:.0%} scored: these figures do not count')
     if report['baseline_abs_rel'] is not None:

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
+from dar_ros.datasets.frames import spread
 from dar_ros.errors import UsageError
-from dar_ros.evaluation.datasets import spread
 from dar_ros.postprocess import colorize
 
 CELL, COLUMNS = 240, 6  # pixels across a frame, frames in a row

@@ -1,4 +1,4 @@
-"""`dar extract`: a bag of an RGB-D camera becomes a data set (evaluation.datasets, `folder`)."""
+"""`dar extract`: a bag of an RGB-D camera becomes a data set (dar_ros.datasets, `folder`)."""
 
 import json
 from pathlib import Path

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from dar_ros.datasets.frames import Frame
 from dar_ros.errors import DarError, UsageError
 from dar_ros.geometry import Intrinsics
 
@@ -75,15 +76,6 @@ SPLITS = {
 }
 
 
-@dataclass
-class StoredFrame:
-    """A frame of a data set; arrays are memory-mapped and read-only."""
-
-    image: np.ndarray  # uint8 (H, W, 3) RGB
-    depth: np.ndarray  # float32 (H, W) metres along optical Z, sky +inf
-    intrinsics: Intrinsics
-
-
 class SimDataset:
     """
     The frames of a folder that `generate` wrote; UsageError if some are missing.
@@ -121,13 +113,13 @@ class SimDataset:
         return self.count
 
     def __getitem__(self, index):
-        """Return a StoredFrame."""
+        """Return a Frame; its arrays are memory-mapped and read-only."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         shard = int(np.searchsorted(self.starts, index, side='right')) - 1
         images, depth, intrinsics = _opened_shard(self.shards[shard])
         i = index - self.starts[shard]
-        return StoredFrame(images[i], depth[i], Intrinsics(*map(float, intrinsics[i])))
+        return Frame(images[i], depth[i], Intrinsics(*map(float, intrinsics[i])))
 
 
 def _read_info(path):

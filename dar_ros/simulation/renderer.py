@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dar_ros.cures import extra_install
+from dar_ros.datasets.frames import Frame
 from dar_ros.errors import UsageError
 from dar_ros.geometry import Intrinsics
 from dar_ros.simulation.textures import SIDE, texture_pool
@@ -46,18 +47,6 @@ SKY = 0.25 * FAR
 LIGHTS = 3
 UNUSED = (0.0, 0.0, -500.0)
 SHOWN, HIDDEN = 0, 5  # geom groups
-
-
-@dataclass
-class Frame:
-    """
-    What a camera saw: image uint8 (H, W, 3) RGB, depth float32 (H, W) metres along optical Z, sky
-    +inf.
-    """
-
-    image: np.ndarray
-    depth: np.ndarray
-    intrinsics: Intrinsics
 
 
 @dataclass

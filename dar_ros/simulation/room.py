@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from dar_ros.simulation.renderer import Frame, Renderer, auto_exposed
+from dar_ros.datasets.frames import Frame
+from dar_ros.simulation.renderer import Renderer, auto_exposed
 from dar_ros.simulation.scenes import make_scene
 
 CAMERA_HEIGHT = 1.1  # metres

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import Subset
 
+from dar_ros.datasets.frames import spread
 from dar_ros.errors import DarError, UsageError
-from dar_ros.evaluation.datasets import spread
 from dar_ros.model.checkpoint import load_checkpoint, replaced, save_checkpoint
 from dar_ros.training.sources import open_frames
 from dar_ros.training.validation import validate

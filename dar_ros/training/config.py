@@ -60,7 +60,7 @@ class TrainConfig:
     detail_init: str = 'imagenet'
     fresh: tuple = ()  # beginnings of the names of parameters that do not come from `init`
     freeze: tuple = ()  # beginnings of the names of parameters that keep their initial values
-    dataset: str = 'sim'  # what train_data and val_data are: sim, or one of evaluation.datasets
+    dataset: str = 'sim'  # what train_data and val_data are: sim, or one of dar_ros.datasets
     train_split: str = ''  # list of frames, where the data set needs one, or a folder has one
     val_split: str = ''
     seed: int = 0

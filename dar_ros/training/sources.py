@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import ConcatDataset
 
 from dar_ros.bundle import MANIFEST, open_bundle
+from dar_ros.datasets import DATASETS, open_dataset
 from dar_ros.errors import DarError, UsageError, first_line
-from dar_ros.evaluation.datasets import DATASETS, open_dataset
 from dar_ros.model.checkpoint import load_checkpoint
 from dar_ros.model.dar import DAR
 from dar_ros.model.dinov2 import load_encoder_file

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dar_ros.evaluation.datasets import spread
+from dar_ros.datasets.frames import spread
 from dar_ros.training.datasets import to_canonical
 
 

@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from dar_ros.datasets.frames import spread
 from dar_ros.errors import DarError, UsageError
-from dar_ros.evaluation.datasets import spread
 from dar_ros.model.checkpoint import (
     load_checkpoint,
     load_tensors,
