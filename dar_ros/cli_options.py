@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from contextlib import contextmanager
 
@@ -118,6 +119,14 @@ def natural(text):
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f'{text} is negative')
+    return value
+
+
+def minutes(text):
+    """Type of an argument: a number of at least 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is no number of at least 0')
     return value
 
 
