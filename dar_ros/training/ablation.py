@@ -39,7 +39,7 @@ def variant_configs(path):
         for number, seed in enumerate(seeds):
             run = f'{name}_seed{seed}' if number else name
             settings = {**base, 'seed': seed, **of_run, 'name': run, 'out': f'{out}/{run}'}
-            settings['model'] = {**model, **changes}
+            settings['model'] = {**model, **changes} if isinstance(model, dict) else model
             configs[name].append(parse_config(settings, f'{path}, {name}'))
     return configs
 
