@@ -14,6 +14,7 @@ from dar_ros.cli_options import (
     camera_of,
     camera_options,
     check_camera,
+    minutes,
     model_options,
     natural,
     pipeline_of,
@@ -131,7 +132,10 @@ def build_parser():
     )
     sub.add_argument('--out', help="folder for checkpoints and log (default: the file's)")
     sub.add_argument(
-        '--minutes', type=float, default=0.0, help='stop after that time, to be resumed; 0: never'
+        '--minutes',
+        type=minutes,
+        default=0.0,
+        help='stop after that time, to be resumed; 0: never',
     )
 
     sub = command(

@@ -1,6 +1,7 @@
 """What several commands share: options, and what is made of them."""
 
 import argparse
+import math
 from contextlib import contextmanager
 
 from dar_ros.errors import UsageError
@@ -99,6 +100,14 @@ def natural(text):
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f'{text} is negative')
+    return value
+
+
+def minutes(text):
+    """Type of an argument: a number of at least 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is no number of at least 0')
     return value
 
 

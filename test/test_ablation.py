@@ -131,7 +131,12 @@ def test_the_shipped_ablation_has_the_rows_that_decide():
 
 @pytest.mark.parametrize(
     'text, word',
-    [('base: {}', 'variants'), ('x: [', 'YAML'), ('base: {}\nvariants: {a: {}}', 'model')],
+    [
+        ('base: {}', 'variants'),
+        ('x: [', 'YAML'),
+        ('base: {}\nvariants: {a: {}}', 'model'),
+        ('base: {model: dar_tiny, out: x}\nvariants: {a: {}}', 'write model: {preset: dar_tiny}'),
+    ],
 )
 def test_a_wrong_ablation_file_is_named(tmp_path, text, word):
     path = tmp_path / 'ablation.yaml'

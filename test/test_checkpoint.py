@@ -9,6 +9,8 @@ import pytest
 torch = pytest.importorskip('torch', reason='torch is not installed (extra: train)')
 timm = pytest.importorskip('timm', reason='timm is not installed (extra: train)')
 
+from safetensors.torch import save_file
+
 from dar_ros.bundle import open_bundle
 from dar_ros.cli import main
 from dar_ros.errors import UsageError
@@ -28,14 +30,37 @@ from dar_ros.training.publish import main as publish
 from dar_ros.training.sources import initial_model
 
 
-def test_large_tensors_are_cut_into_files(tmp_path):
-    tensors = {f't{i}': torch.full((1000, 1000), float(i)) for i in range(9)}
+@pytest.mark.parametrize(
+    'tensors, count',
+    [
+        ({f't{i}': torch.full((1000, 1000), float(i)) for i in range(9)}, 3),
+        # One that is larger than a file, one whose only row is, and one of other elements.
+        ({'a': torch.randn(6, 1000, 1000), 'b': torch.randn(1, 5_000_000).half()}, 3),
+        # The header of many small ones is as large as they are.
+        ({f'{"name" * 40}.{i}': torch.ones(1000) for i in range(4000)}, 2),
+    ],
+)
+def test_no_file_is_larger_than_16_megabytes(tensors, count, tmp_path):
     save_tensors(tmp_path, 'model', tensors)
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ['model-1.safetensors', 'model-2.safetensors', 'model.safetensors']
-    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 16e6
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files][-1] == 'model.safetensors' and len(files) == count
+    assert max(file.stat().st_size for file in files) <= 16_000_000
     read = load_tensors(tmp_path, 'model')
+    assert read.keys() == tensors.keys()
     assert all(torch.equal(read[key], tensors[key]) for key in tensors)
+    files[0].unlink()  # model-1
+    with pytest.raises(UsageError, match='model-1.safetensors is missing'):
+        load_tensors(tmp_path, 'model')
+    files[0].write_bytes(b'half')
+    with pytest.raises(UsageError, match='model-1.safetensors is damaged') as caught:
+        load_tensors(tmp_path, 'model')
+    assert '\n' not in str(caught.value)
+
+
+def test_weights_of_before_files_were_counted_are_read(tmp_path):
+    for number, name in enumerate(('model', 'model-1')):
+        save_file({f't{number}': torch.ones(2)}, tmp_path / f'{name}.safetensors')
+    assert load_tensors(tmp_path, 'model').keys() == {'t0', 't1'}
 
 
 def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path):
@@ -126,9 +151,9 @@ def test_training_goes_on_from_it(trained, tmp_path):
     settings = {
         'name': 'more',
         'model': {'preset': 'dar_edge', **expected.config.to_dict()},
-        'train_data': '',
-        'val_data': '',
-        'out': '',
+        'train_data': 'a',
+        'val_data': 'a',
+        'out': 'a',
         'stages': [{'size': list(expected.config.input_size), 'iterations': 1, 'batch': 1}],
         'init': str(tmp_path / 'apart'),
         'freeze': ['encoder.backbone'],

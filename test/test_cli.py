@@ -137,6 +137,8 @@ def test_an_option_without_effect_is_refused(arguments, option, capsys):
         ['simulate', '--split', 'val', '--frames', '3', '--out', 'x', '--seed', '-1'],
         ['predict', 'x.png', '--out', 'y'],
         ['simulate', '--frames', '3'],
+        ['train', '--config', 'x', '--minutes', '-1'],
+        ['train', '--config', 'x', '--minutes', 'nan'],
     ],
 )
 def test_wrong_use_exits_with_2(arguments):

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 
 from dar_ros.errors import UsageError
 from dar_ros.model.dar import DAR
-from dar_ros.model.dinov2 import dinov2_layout, load_encoder_file
+from dar_ros.model.dinov2 import dinov2_layout, load_encoder_file, read_tensors
 from dar_ros.model.presets import PRESETS
 from dar_ros.model.pretrained import (
     PYPI_ENCODERS,
@@ -82,14 +82,67 @@ def features(network):
         return network(image)
 
 
-@pytest.mark.parametrize('layout', ['dinov2', 'timm', 'depth_anything'])
-@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def hugging_face(state):
+    """Return the same by the names of Hugging Face's Dinov2Model."""
+    found = {}
+    for key, tensor in state.items():
+        part, _, kind = key.rpartition('.')
+        if key in ('cls_token', 'mask_token'):
+            found[f'embeddings.{key}'] = tensor
+        elif key == 'pos_embed':
+            found['embeddings.position_embeddings'] = tensor
+        elif part == 'patch_embed.proj':
+            found[f'embeddings.patch_embeddings.projection.{kind}'] = tensor
+        elif part == 'norm':
+            found[f'layernorm.{kind}'] = tensor
+        else:
+            _, number, name = part.split('.', 2)
+            layer = f'encoder.layer.{number}.'
+            if name == 'attn.qkv':
+                for own, piece in zip(('query', 'key', 'value'), tensor.chunk(3)):
+                    found[f'{layer}attention.attention.{own}.{kind}'] = piece.clone()
+            elif name in ('ls1', 'ls2'):
+                found[f'{layer}layer_scale{name[-1]}.lambda1'] = tensor
+            else:
+                name = name.replace('attn.proj', 'attention.output.dense')
+                found[f'{layer}{name}.{kind}'] = tensor
+    return found
+
+
+def hugging_face_depth(state):
+    """Return the same as Hugging Face has Depth Anything."""
+    return {
+        **{f'backbone.{key}': value for key, value in hugging_face(state).items()},
+        'neck.reassemble_stage.layers.0.projection.bias': torch.ones(4),
+        'head.conv1.bias': torch.ones(4),
+    }
+
+
+def wrapped(state):
+    """Return Depth Anything as a script that trains it in parallel saves it."""
+    return {
+        'model': {f'module.{key}': value for key, value in anything(state).items()},
+        'epoch': 3,
+    }
+
+
+@pytest.mark.parametrize(
+    'layout, suffix',
+    [
+        (dict, 'pth'),
+        (dict, 'safetensors'),
+        (lambda state: without(state, 'mask_token'), 'pth'),
+        (anything, 'pth'),
+        (anything, 'safetensors'),
+        (lambda state: {'state_dict': state}, 'pth'),
+        (wrapped, 'pth'),
+        (hugging_face, 'safetensors'),
+        (hugging_face_depth, 'safetensors'),
+    ],
+)
 def test_a_file_gives_the_features_of_its_network(tmp_path, facebook, expected, layout, suffix):
-    state = anything(facebook) if layout == 'depth_anything' else dict(facebook)
-    if layout == 'timm':
-        del state['mask_token']
     path = tmp_path / f'weights.{suffix}'
-    save_file(state, path) if suffix == 'safetensors' else torch.save(state, path)
+    (save_file if suffix == 'safetensors' else torch.save)(layout(facebook), path)
     assert_features_of_file(path, expected)
 
 
@@ -140,27 +193,12 @@ def hugging_face_onnx(state, path):
         nodes.append(helper.make_node('MatMul', ['x', nameless], [product]))
         nodes.append(helper.make_node('Add', [bias, product], [f'/sum_{len(nodes)}']))
 
-    for key, tensor in state.items():
-        array, (part, _, kind) = tensor.numpy(), key.rpartition('.')
-        if key == 'pos_embed':
+    for key, tensor in hugging_face(state).items():
+        array = tensor.numpy()
+        if key.endswith('position_embeddings'):
             arrays['onnx::Concat_1'], arrays['onnx::Reshape_2'] = array[:, :1], array[:, 1:]
-        elif key == 'cls_token':
-            add('embeddings.cls_token', array)
-        elif part == 'patch_embed.proj':
-            add(f'embeddings.patch_embeddings.projection.{kind}', array)
-        elif part == 'norm':
-            add(f'layernorm.{kind}', array)
-        elif key.startswith('blocks.'):
-            _, number, name = part.split('.', 2)
-            layer = f'encoder.layer.{number}.'
-            if name == 'attn.qkv':
-                for own, piece in zip(('query', 'key', 'value'), np.split(array, 3)):
-                    add(f'{layer}attention.attention.{own}.{kind}', piece)
-            elif name in ('ls1', 'ls2'):
-                add(f'{layer}layer_scale{name[-1]}.lambda1', array)
-            else:
-                name = name.replace('attn.proj', 'attention.output.dense')
-                add(f'{layer}{name}.{kind}', array)
+        elif not key.endswith('mask_token'):
+            add(key, array)
     tensors = [onnx.numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in arrays.items()]
     onnx.save(helper.make_model(helper.make_graph(nodes, 'g', [], [], tensors)), path)
 
@@ -202,6 +240,12 @@ def without(state, key):
         (lambda s: {**s, 'blocks.0.ls1.gamma': torch.ones(8)}, r'is \(8,\), .* needs \(384,\)'),
         (lambda s: {**anything(s), 'core.x': torch.ones(1)}, 'it has core.x'),
         (lambda s: {'backbone.embeddings.cls_token': torch.ones(1)}, 'neither the layout'),
+        (lambda s: {**hugging_face_depth(s), 'x': torch.ones(1)}, 'no Depth Anything of Hugging'),
+        (lambda s: {**hugging_face(s), 'embeddings.x': torch.ones(1)}, 'has embeddings.x, which'),
+        (lambda s: {**s, 'pos_embed': s['pos_embed'][:, 1:]}, '1369, 384.; .* without registers'),
+        (lambda s: {**s, 'pos_embed': torch.ones(384)}, r'pos_embed is \(384,\); '),
+        (lambda s: {1: torch.ones(1)}, 'no flat dictionary'),
+        (lambda s: {'model': s, 'state_dict': s}, 'no flat dictionary'),
         (lambda s: {}, 'neither the layout'),
         (lambda s: {'teacher': s}, 'no flat dictionary'),
         (lambda s: [torch.ones(1)], 'no flat dictionary'),
@@ -222,15 +266,29 @@ def test_nothing_is_unpickled(tmp_path):
 
     path = tmp_path / 'weights.pth'
     torch.save({'cls_token': Evil()}, path)
-    with pytest.raises(UsageError, match='cannot be read'):
-        load_encoder_file(DAR(CONFIG), path)
-    path.write_bytes(b'not weights')
-    with pytest.raises(UsageError, match='cannot be read'):
-        load_encoder_file(DAR(CONFIG), path)
-    for name in ('weights.safetensors', 'weights.onnx'):
-        (tmp_path / name).write_bytes(b'not weights')
-        with pytest.raises(UsageError, match='cannot be read'):
-            load_encoder_file(DAR(CONFIG), tmp_path / name)
+    with pytest.raises(UsageError, match='cannot be read.*never unpickled') as caught:
+        read_tensors(path)
+    assert 'weights_only' not in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors', 'onnx'])
+@pytest.mark.parametrize(
+    'begins, words',
+    [
+        (b'<!DOCTYPE html>\n<html>', "begins with '<!DOCTYPE html>.*download the file itself"),
+        (b'version https://git-lfs.github.com', 'a Git LFS pointer does; download'),
+        (b'\x93NUMPY not weights', 'cannot be read as weights'),
+        (None, 'cannot be read as weights .*No such file'),
+    ],
+)
+def test_a_file_of_something_else_is_one_line(tmp_path, suffix, begins, words):
+    path = tmp_path / f'weights.{suffix}'
+    if begins:
+        path.write_bytes(begins + b'\n' * 99)
+    with pytest.raises(UsageError, match=words) as caught:
+        read_tensors(path)
+    said = str(caught.value)
+    assert said.startswith(str(path)) and '\n' not in said and 'weights_only' not in said
 
 
 def test_a_cnn_takes_no_such_file(tmp_path):

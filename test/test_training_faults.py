@@ -18,7 +18,7 @@ pytest.importorskip('lightning_fabric', reason='lightning_fabric is not installe
 import cv2
 import torch
 import yaml
-from tiny_training import MODEL, tiny_config
+from tiny_training import MODEL, FakeFrames, tiny_config
 
 from dar_ros.datasets import open_dataset
 from dar_ros.errors import DarError, UsageError
@@ -160,3 +160,43 @@ def test_weights_of_timm_are_fed_the_pixels_that_they_know(config):
 def test_a_missing_file_of_weights_is_called_missing(config):
     with pytest.raises(UsageError, match='nowhere.pth does not exist'):
         initial_model(replace(config, init='nowhere.pth'))
+
+
+@pytest.mark.parametrize('broken', ['training', 'validation'])
+def test_depth_that_is_not_in_metres_is_told_before_anything_is_trained(config, tmp_path, broken):
+    """In millimetres, for instance: every pixel would count as beyond the range."""
+    bad = FakeFrames()
+    bad.items = [(image, depth * 1000, camera) for image, depth, camera in bad.items]
+    name = {'training': 'train_data', 'validation': 'val_data'}[broken]
+    config = replace(config, **{name: str(bad.write(tmp_path / 'mm'))})
+    with pytest.raises(UsageError, match=f'no frame of the {broken} set .*is it in metres'):
+        Trainer(config)
+
+
+@pytest.mark.parametrize('broken', ['optimizer', 'average', 'model'])
+def test_a_damaged_run_is_one_line(config, broken):
+    config = replace(config, ema=0.9)
+    Trainer(config, minutes=1e-9).run()
+    file = Path(config.out) / 'last' / f'{broken}.safetensors'
+    cure = 'copy the whole folder again'
+    if broken != 'model':
+        cure += f', or begin from its weights: `init: {file.parent}` and another `out`'
+    file.write_bytes(file.read_bytes()[:-5])
+    for word in ('damaged', 'missing'):
+        with pytest.raises(UsageError, match=f'{broken}.safetensors is {word}') as caught:
+            Trainer(config, resume=True)
+        assert str(caught.value).endswith(cure) and '\n' not in str(caught.value)
+        file.unlink(missing_ok=True)
+
+
+def test_out_must_be_a_folder(config, tmp_path):
+    (tmp_path / 'file').touch()
+    for out in (tmp_path / 'file', tmp_path / 'file' / 'run'):
+        with pytest.raises(UsageError, match='out: .*file is no folder'):
+            Trainer(replace(config, out=str(out)))
+
+
+@pytest.mark.parametrize('dataset', ['sim', 'folder'])
+def test_a_relative_path_that_is_missing_is_told_from_where(config, dataset):
+    with pytest.raises(UsageError, match=f'nowhere.*current folder, {Path.cwd()}'):
+        Trainer(replace(config, train_data='nowhere', dataset=dataset))

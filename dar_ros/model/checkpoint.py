@@ -6,14 +6,15 @@ backbone it was, and whoever loads it names the file.
 """
 
 import hashlib
-import itertools
 import json
+import math
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from dar_ros.errors import UsageError, first_line
 from dar_ros.model.dar import DAR
@@ -21,7 +22,9 @@ from dar_ros.model.dinov2 import load_encoder_file
 from dar_ros.model.presets import ModelConfig
 
 _BACKBONE = 'encoder.backbone.'
-PIECE = 15 * 2**20  # bytes of a file, unless one tensor is larger: what many services let through
+FILE = 16_000_000  # bytes of a file, its header included, at most: what many services let through
+_PART = 15_000_000  # bytes of a tensor's part: leaves room for the header
+_ENTRY = 200  # bytes of a header at most for one tensor, beside its name
 
 
 def save_checkpoint(folder, model, record=None):
@@ -77,7 +80,7 @@ def load_checkpoint(folder, encoder=None):
         if encoder or 'backbone_weights' in record:
             tensors |= _backbone_tensors(model, folder, record, encoder)
         model.load_state_dict(tensors)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise UsageError(
             f'{folder} is no checkpoint ({first_line(error)}): expected the folder that '
             '`dar train` wrote'
@@ -102,28 +105,67 @@ def _backbone_tensors(model, folder, record, encoder):
 
 
 def save_tensors(folder, name, tensors):
-    """Write a dict of tensors as NAME.safetensors, NAME-1.safetensors ... of about PIECE bytes."""
-    pieces, size = [{}], 0
+    """
+    Write a dict of tensors as NAME.safetensors, NAME-1.safetensors ... of at most FILE bytes.
+
+    A tensor that is larger is flattened and cut into KEY@0, KEY@1 ...: by elements, since one row
+    may be too large as well. The first file's metadata tells the shapes of those, and how many
+    files there are.
+    """
+    cut = {key: list(t.shape) for key, t in tensors.items() if t.nbytes > _PART}
+    index = {'cut': json.dumps(cut), 'files': '0000'}
+    pieces, size = [{}], len(json.dumps(index)) + _ENTRY
+    for key, tensor in _parts(tensors, cut):
+        needed = tensor.nbytes + len(json.dumps(key)) + _ENTRY
+        if pieces[-1] and size + needed > FILE:
+            pieces.append({})
+            size = _ENTRY
+        pieces[-1][key] = tensor
+        size += needed
+    index['files'] = str(len(pieces))
+    for number, piece in enumerate(pieces):
+        save_file(piece, _file(folder, name, number), None if number else index)
+
+
+def _parts(tensors, cut):
     for key, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
-        if pieces[-1] and size + tensor.nbytes > PIECE:
-            pieces.append({})
-            size = 0
-        pieces[-1][key] = tensor
-        size += tensor.nbytes
-    for number, piece in enumerate(pieces):
-        save_file(piece, Path(folder) / f'{name}{f"-{number}" if number else ""}.safetensors')
+        if key not in cut:
+            yield key, tensor
+            continue
+        pieces = tensor.view(-1).split(_PART // tensor.element_size())
+        yield from ((f'{key}@{number}', piece) for number, piece in enumerate(pieces))
+
+
+def _file(folder, name, number):
+    return Path(folder) / f'{name}{f"-{number}" if number else ""}.safetensors'
 
 
 def load_tensors(folder, name):
-    """Read what `save_tensors` wrote."""
-    folder = Path(folder)
-    tensors = load_file(folder / f'{name}.safetensors')
-    for number in itertools.count(1):
-        path = folder / f'{name}-{number}.safetensors'
-        if not path.exists():
-            return tensors
-        tensors |= load_file(path)
+    """Read what `save_tensors` wrote; UsageError names a file that is missing or damaged."""
+    tensors, index = _read(_file(folder, name, 0))
+    count = int(index.get('files', 0))  # older ones do not tell
+    number = 1
+    while number < count or not count and _file(folder, name, number).exists():
+        tensors |= _read(_file(folder, name, number))[0]
+        number += 1
+    for key, shape in json.loads(index.get('cut', '{}')).items():
+        parts, size = [], 0
+        while size < math.prod(shape):
+            parts.append(tensors.pop(f'{key}@{len(parts)}'))
+            size += parts[-1].numel()
+        tensors[key] = torch.cat(parts).view(shape)
+    return tensors
+
+
+def _read(path):
+    """Return the tensors of a file, and its metadata."""
+    try:
+        with safe_open(path, 'pt') as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        reason = 'missing' if isinstance(error, FileNotFoundError) else f'damaged ({error})'
+        raise UsageError(f'{path} is {reason}: copy the whole folder again') from None
 
 
 @contextmanager

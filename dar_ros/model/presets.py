@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from dar_ros.errors import UsageError
 
 BIN_SPACES = ('linear', 'log')
+_POSITIVE = 'width layers heads mlp_ratio latent_width memory_width canonical_focal'.split()
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class ModelConfig:
 
     name: str
     backbone: str  # a model of timm: any that has features_only, or a plain ViT (vit_*)
-    input_size: tuple = (192, 256)  # rows, columns
-    grid_fractions: tuple = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
-    depth_fractions: tuple = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
+    input_size: tuple[int, int] = (192, 256)  # rows, columns
+    grid_fractions: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
+    depth_fractions: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
     num_bins: int = 16
     bin_space: str = 'linear'
     window_neighbors: int = 1  # bins kept on each side of the chosen one; the paper: 1
@@ -43,13 +44,12 @@ class ModelConfig:
     mlp_ratio: float = 2.0
     latent_width: int = 48
     canonical_focal: float = 220.0
-    pixel_mean: tuple = (0.485, 0.456, 0.406)  # of RGB, 0 to 1: what the backbone is used to
-    pixel_std: tuple = (0.229, 0.224, 0.225)
-    depth_range: tuple = (0.1, 20.0)  # metres, a node's default
-    trained_span: tuple = (
-        0.05,
-        120.0,
-    )  # canonical metres: extremes of the ranges drawn in training
+    # Of RGB, 0 to 1: what the backbone is used to.
+    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    depth_range: tuple[float, float] = (0.1, 20.0)  # metres, a node's default
+    # Canonical metres: extremes of the ranges drawn in training.
+    trained_span: tuple[float, float] = (0.05, 120.0)
 
     def __post_init__(self):
         """Refuse what no network can be built from."""
@@ -58,7 +58,7 @@ class ModelConfig:
         # Of a side that its patches do not fill a ViT drops the rest and stretches what it saw.
         patch = re.search(r'patch(\d+)', self.backbone)
         multiple = math.lcm(8, int(patch[1])) if patch else 8
-        if any(side % multiple for side in self.input_size):
+        if any(side < multiple or side % multiple for side in self.input_size):
             raise UsageError(
                 f'input_size {self.input_size}: both sides must be multiples of {multiple} '
                 f'for {self.backbone}'
@@ -75,8 +75,22 @@ class ModelConfig:
             raise UsageError(
                 f'num_bins {self.num_bins} is too small for {self.window_neighbors} neighbours'
             )
-        if len(self.grid_fractions) != len(self.depth_fractions) or self.depth_fractions[-1] != 1:
+        last = tuple(self.depth_fractions)[-1:]
+        if len(self.grid_fractions) != len(self.depth_fractions) or last != (1,):
             raise UsageError('depth_fractions needs one entry per step, the last of them 1')
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise UsageError(f'{name} is {getattr(self, name)}; more than 0 is expected')
+        if self.width % self.heads:
+            raise UsageError(f'heads: {self.heads} do not divide a width of {self.width}')
+        for name in ('grid_fractions', 'depth_fractions', 'pixel_std'):
+            if not all(0 < value <= 1 for value in getattr(self, name)):
+                raise UsageError(f'{name}: each must be above 0 and at most 1')
+        if min(self.adapter_width, self.neck_blocks) < 0:
+            raise UsageError('adapter_width and neck_blocks: at least 0 is expected')
+        near, far = self.depth_range
+        if not 0 < near < far:
+            raise UsageError(f'depth_range is {near} to {far}; 0 < NEAR < FAR is expected')
         for name in (
             'input_size',
             'grid_fractions',

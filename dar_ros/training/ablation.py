@@ -12,11 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from dar_ros.errors import DarError, UsageError, first_line
+from dar_ros.errors import DarError, UsageError
 from dar_ros.model.checkpoint import load_checkpoint, recovered
-from dar_ros.training.config import TrainConfig, changed_settings, parse_config
+from dar_ros.training.config import TrainConfig, changed_settings, parse_config, read_yaml
 
 _RUN_SETTINGS = {field.name for field in fields(TrainConfig)} - {'name', 'model', 'out'}
 
@@ -24,11 +23,9 @@ _RUN_SETTINGS = {field.name for field in fields(TrainConfig)} - {'name', 'model'
 def variant_configs(path):
     """Read a file of `base` and `variants` -> {name: [TrainConfig of every seed]}."""
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        data = read_yaml(path)
         base, variants = data['base'], data['variants']
         model, out = base['model'], base['out']
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f'{path}: not a readable YAML file ({first_line(error)})') from None
     except (KeyError, TypeError):
         raise UsageError(
             f'{path}: `base`, with `model` and `out`, and `variants` are expected'
@@ -42,7 +39,7 @@ def variant_configs(path):
         for number, seed in enumerate(seeds):
             run = f'{name}_seed{seed}' if number else name
             settings = {**base, 'seed': seed, **of_run, 'name': run, 'out': f'{out}/{run}'}
-            settings['model'] = {**model, **changes}
+            settings['model'] = {**model, **changes} if isinstance(model, dict) else model
             configs[name].append(parse_config(settings, f'{path}, {name}'))
     return configs
 

@@ -47,8 +47,8 @@ class RangeConfig:
 
     # Empty: not drawn, but the model's own near limit times s, as the pipeline has it. It then
     # tells the network the lens, of which an image alone does not say how far it looks.
-    depth_min: tuple = ()
-    depth_max: tuple = (3.0, 120.0)
+    depth_min: tuple[float, ...] = ()
+    depth_max: tuple[float, ...] = (3.0, 120.0)
 
 
 class TrainingSamples(torch.utils.data.Dataset):

@@ -25,7 +25,7 @@ class LossConfig:
     l1_weight: float = 0.0  # of mean |g|, which an edge or an outlier moves less than the rest
     class_weight: float = 1.0
     scale_weight: float = 0.2
-    step_weights: tuple = ()  # one per step; empty: all 1
+    step_weights: tuple[float, ...] = ()  # one per step; empty: all 1
     # Upsampling and losses by torch.compile: half a minute for every input size, then faster.
     compile: bool = False
 

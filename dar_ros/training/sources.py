@@ -30,11 +30,18 @@ def open_frames(dataset, folder, split):
     """
     if not isinstance(folder, str):
         return ConcatDataset([open_frames(dataset, one, split) for one in folder])
-    if dataset == 'sim':
-        return SimDataset(folder)
-    if dataset not in DATASETS:
+    if dataset != 'sim' and dataset not in DATASETS:
         raise UsageError(f'no data set {dataset!r}; there are sim, {", ".join(DATASETS)}')
-    return open_dataset(dataset, folder, split or None)
+    try:
+        if dataset == 'sim':
+            return SimDataset(folder)
+        return open_dataset(dataset, folder, split or None)
+    except UsageError as error:
+        if Path(folder).is_absolute() or Path(folder).exists():
+            raise
+        raise UsageError(
+            f'{error} (relative paths begin in the current folder, {Path.cwd()})'
+        ) from None
 
 
 def require_apart(train_frames, val_frames):

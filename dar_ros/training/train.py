@@ -33,7 +33,7 @@ from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer
 from dar_ros.training.sources import freeze, initial_model, open_frames, require_apart
 from dar_ros.training.statistics import row_medians
 from dar_ros.training.strategy import gather_shards, is_sharded, make_fabric
-from dar_ros.training.validation import validate
+from dar_ros.training.validation import require_depth, validate
 
 BAD_STEPS = 20  # in a row, after which a run ends; fp16's scaler needs a few to find its scale
 LOG_FIELDS = ('iteration', 'size', 'rate', 'loss', 'depth_loss', 'range_loss', 'scale_loss')
@@ -59,6 +59,9 @@ class Trainer:
 
     def __init__(self, config, resume=False, minutes=0.0):
         self.config, self.out = config, Path(config.out)
+        for path in (self.out, *self.out.parents):
+            if path.exists() and not path.is_dir():
+                raise UsageError(f'out: {path} is no folder: name another')
         self.deadline = time.monotonic() + 60 * minutes if minutes else float('inf')
         self.fabric = make_fabric(config)
         self.fabric.launch()
@@ -74,6 +77,11 @@ class Trainer:
         self.train_frames = open_frames(config.dataset, config.train_data, config.train_split)
         self.val_frames = open_frames(config.dataset, config.val_data, config.val_split)
         require_apart(self.train_frames, self.val_frames)
+        for frames, name in (
+            (self.train_frames, 'training set'),
+            (self.val_frames, 'validation set'),
+        ):
+            require_depth(frames, config.model.depth_range, name)
         self.check_frames = Subset(
             self.val_frames, spread(self.val_frames, config.validation_frames)
         )
@@ -111,7 +119,7 @@ class Trainer:
         self.losses = self.fabric.setup_module(LossModule(self.model, config.loss))
         self.optimizer = make_optimizer(self.model, config.optimizer)
         if begun:
-            restore_state(self.optimizer, load_tensors(self.out / 'last', 'optimizer'))
+            restore_state(self.optimizer, self.load_part('optimizer'))
         self.optimizer = self.fabric.setup_optimizers(self.optimizer)
         self.out.mkdir(parents=True, exist_ok=True)
 
@@ -357,7 +365,7 @@ class Trainer:
             self.tell(f'resumed with other {", ".join(changed)} than before')
         self.model.load_state_dict(model.state_dict())
         if self.ema_model is not None:
-            self.ema_model.load_state_dict(load_tensors(folder, 'average'))
+            self.ema_model.load_state_dict(self.load_part('average'))
         state = read_json(folder / 'state.json')
         self.iteration, self.best = state['iteration'], state['best']
         frames = len(self.train_frames)
@@ -370,6 +378,16 @@ class Trainer:
             self.fabric.strategy.precision.load_state_dict(state['precision'])
         if state['best_size']:
             self.best_size = tuple(state['best_size'])
+
+    def load_part(self, name):
+        """Return tensors that a run needs beside the weights to go on."""
+        folder = self.out / 'last'
+        try:
+            return load_tensors(folder, name)
+        except UsageError as error:
+            raise UsageError(
+                f'{error}, or begin from its weights: `init: {folder}` and another `out`'
+            ) from None
 
     def finish(self):
         """Add the baseline to beat to the best checkpoint."""

@@ -8,6 +8,7 @@ import torch
 
 from dar_ros.bundle import IN_RANGE
 from dar_ros.errors import UsageError
+from dar_ros.evaluation.datasets import spread
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.training.datasets import to_canonical
 from dar_ros.training.losses import range_classes
@@ -17,6 +18,23 @@ from dar_ros.training.losses import range_classes
 ONE_SIGMA_SHARE = 0.70
 STRIDE = 97  # of the pixels it is fitted to; prime, so that it falls on every column
 QUANTILE_LIMIT = 1_000_000  # values; torch.quantile takes 16 million
+
+
+def require_depth(frames, depth_range, name, looked_at=16):
+    """UsageError if no pixel of some frames of a data set lies within a (near, far) in metres."""
+    near, far = depth_range
+    for i in spread(frames, looked_at):
+        depth = np.asarray(frames[i].depth)
+        if ((depth >= near) & (depth <= far)).any():
+            return
+    raise _out_of_range(name, depth_range)
+
+
+def _out_of_range(name, depth_range):
+    near, far = depth_range
+    return UsageError(
+        f'no frame of the {name} has depth within {near:g}-{far:g} m: is it in metres?'
+    )
 
 
 @torch.inference_mode()
@@ -78,10 +96,7 @@ def validate(model, frames, size):
         sums = batch if sums is None else sums + batch
         count += int(scored.sum())
     if not count:
-        near, far = model.config.depth_range
-        raise UsageError(
-            f'no frame of the validation set has depth within {near:g}-{far:g} m: is it in metres?'
-        )
+        raise _out_of_range('validation set', model.config.depth_range)
     abs_rel, d1 = (sums / count).T.tolist()
     factors = [
         round(float(torch.quantile(torch.cat(found)[:QUANTILE_LIMIT], ONE_SIGMA_SHARE)), 4)
