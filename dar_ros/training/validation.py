@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from dar_ros.bundle import IN_RANGE
-from dar_ros.errors import UsageError
 from dar_ros.datasets.frames import spread
+from dar_ros.errors import UsageError
 from dar_ros.model.mtbin import from_bin_space
 from dar_ros.training.datasets import to_canonical
 from dar_ros.training.losses import range_classes
