@@ -18,6 +18,7 @@ from dar_ros.cli_options import (
     natural,
     pipeline_of,
     positive,
+    seconds,
     settings_of,
     size,
 )
@@ -193,7 +194,7 @@ def build_parser():
     sub.add_argument('--out', required=True, help='folder')
     sub.add_argument('--every', type=positive, default=1, help='keep every n-th frame')
     sub.add_argument(
-        '--slop', type=float, default=0.02, help='seconds between image and depth (default 0.02)'
+        '--slop', type=seconds, default=0.02, help='seconds between image and depth (default 0.02)'
     )
 
     add_commands(command)

@@ -1,6 +1,7 @@
 """What several commands share: options, and what is made of them."""
 
 import argparse
+import math
 from contextlib import contextmanager
 
 from dar_ros.errors import UsageError
@@ -99,6 +100,14 @@ def natural(text):
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f'{text} is negative')
+    return value
+
+
+def seconds(text):
+    """Type of an argument: a finite time of at least 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is no number of seconds from 0 on')
     return value
 
 
