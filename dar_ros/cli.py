@@ -14,7 +14,7 @@ from dar_ros.cli_options import (
     camera_of,
     camera_options,
     check_camera,
-    minutes,
+    duration,
     model_options,
     natural,
     pipeline_of,
@@ -133,7 +133,7 @@ def build_parser():
     sub.add_argument('--out', help="folder for checkpoints and log (default: the file's)")
     sub.add_argument(
         '--minutes',
-        type=minutes,
+        type=duration,
         default=0.0,
         help='stop after that time, to be resumed; 0: never',
     )
@@ -197,7 +197,10 @@ def build_parser():
     sub.add_argument('--out', required=True, help='folder')
     sub.add_argument('--every', type=positive, default=1, help='keep every n-th frame')
     sub.add_argument(
-        '--slop', type=float, default=0.02, help='seconds between image and depth (default 0.02)'
+        '--slop',
+        type=duration,
+        default=0.02,
+        help='seconds between image and depth (default 0.02)',
     )
 
     add_commands(command)

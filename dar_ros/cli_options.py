@@ -103,11 +103,11 @@ def natural(text):
     return value
 
 
-def minutes(text):
-    """Type of an argument: a number of at least 0."""
+def duration(text):
+    """Type of an argument: a finite time of at least 0."""
     value = float(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f'{text} is no number of at least 0')
+        raise argparse.ArgumentTypeError(f'{text} is no time of at least 0')
     return value
 
 

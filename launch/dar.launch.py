@@ -12,6 +12,7 @@ from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.conditions import evaluate_condition_expression
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node, PushRosNamespace
+from launch_ros.parameter_descriptions import Parameter
 
 from dar_ros.ros.middleware import profile_environment
 
@@ -86,6 +87,11 @@ def nodes(context):
         except ValueError:
             raise ValueError(f'{name}:={text} is no {kind.__name__}') from None
 
+    def topic(name):
+        if not value(name):
+            raise ValueError(f'{name}:= is no topic: give it a name, or leave it out')
+        return value(name)
+
     def flag(name):
         return evaluate_condition_expression(context, [LaunchConfiguration(name)])
 
@@ -94,16 +100,24 @@ def nodes(context):
         for name, kind in OVERRIDES.items()
         if value(name)
     }
+    # Twice, under the node's name and under /**: of the two blocks in params_file the one that
+    # comes later wins, whatever is given after the file to the earlier one. Without its type a
+    # Parameter's text would be read as YAML.
+    parameters = [
+        value('params_file'),
+        overrides,
+        *(Parameter(name, it, value_type=OVERRIDES[name]) for name, it in overrides.items()),
+    ]
     if not os.path.isfile(value('params_file')):  # launch_ros would only warn of it
         raise FileNotFoundError(f'params_file:={value("params_file")}: no such file')
     clock = {name: overrides[name] for name in ('use_sim_time',) if name in overrides}
     logging = ['--ros-args', '--log-level', value('log_level')]
     inputs = [
-        ('image', value('image')),
-        ('image/compressed', value('image') + '/compressed'),
-        ('camera_info', value('camera_info')),
+        ('image', topic('image')),
+        ('image/compressed', topic('image') + '/compressed'),
+        ('camera_info', topic('camera_info')),
     ]
-    outputs = [('depth/points', value('points'))]
+    outputs = [('depth/points', topic('points'))]
     actions = [PushRosNamespace(value('namespace'))] if value('namespace') else []
     actions.append(
         LifecycleNode(
@@ -112,7 +126,7 @@ def nodes(context):
             name='dar',
             namespace='',
             output='screen',
-            parameters=[value('params_file'), overrides],
+            parameters=parameters,
             arguments=logging,
             remappings=inputs + outputs,
             respawn=flag('use_respawn'),

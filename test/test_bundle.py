@@ -83,11 +83,14 @@ def test_path_that_leaves_the_folder(copied_bundle, name):
     refused(copied_bundle, name, 'leaves')
 
 
-def test_link_out_of_the_folder(copied_bundle, tmp_path):
+def test_a_link_is_judged_by_what_it_leads_to(copied_bundle, tmp_path):
+    """Colcon's --symlink-install and Hugging Face's cache are made of links."""
     target = tmp_path / 'elsewhere.onnx'
     (copied_bundle / 'step.onnx').rename(target)
     (copied_bundle / 'step.onnx').symlink_to(target)
-    refused(copied_bundle, 'step.onnx', 'leaves')
+    assert open_bundle(copied_bundle).file('step.onnx').samefile(target)
+    target.write_bytes(b'another')
+    refused(copied_bundle, 'step.onnx', 'is not the file', 'sha256')
 
 
 def test_unlisted_graph(copied_bundle):

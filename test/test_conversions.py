@@ -203,11 +203,24 @@ def test_a_compressed_image_cut_short_is_refused(suffix):
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = cv2.imencode(suffix, picture)[1].tobytes()
     assert compressed_to_rgb(compressed(data)).shape == (64, 64, 3)
-    if suffix == '.jpg':  # cameras pad
-        assert compressed_to_rgb(compressed(data + b'\0\0')).shape == (64, 64, 3)
     for length in (len(data) // 2, len(data) - 16):
         with pytest.raises(FrameError, match='truncated'):
             compressed_to_rgb(compressed(data[:length]))
+
+
+def test_a_jpeg_ends_behind_its_scan():
+    """Cameras and drivers pad it; the end of a thumbnail in its header is not its own."""
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = cv2.imencode('.jpg', picture)[1].tobytes()
+    small = b'Exif\0\0' + cv2.imencode('.jpg', picture[:8, :8])[1].tobytes()
+    thumbnail = b'\xff\xe1' + (len(small) + 2).to_bytes(2, 'big') + small
+    for head in (data[:2], data[:2] + thumbnail):
+        whole = head + data[2:]
+        for tail in (b'', b'\0\0', b'\r\n', b'\n', b'\xff' * 7):
+            assert compressed_to_rgb(compressed(whole + tail)).shape == (64, 64, 3)
+            for length in (len(whole) // 2, len(whole) - 2):
+                with pytest.raises(FrameError, match='truncated'):
+                    compressed_to_rgb(compressed(whole[:length] + tail))
 
 
 def test_an_orientation_tag_turns_nothing():

@@ -13,8 +13,14 @@ RNG = np.random.default_rng(5)
 
 @pytest.fixture
 def bag(tmp_path):
+    """Write a bag with a camera_info for each image."""
+    return write_bag(tmp_path / 'drive')
+
+
+def write_bag(path, infos=range(6), shape=(24, 32), frame='camera', apart=5):
     """
-    Six images at 10 Hz, depth 5 ms later and none for the third; the second image is truncated.
+    Six images at 10 Hz, depth `apart` ms later and none for the third; the second image is
+    truncated. `infos`: the images with a camera_info.
     """
     pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
     pytest.importorskip('rosbags', reason='rosbags is not installed (extra: bags)')
@@ -23,11 +29,10 @@ def bag(tmp_path):
 
     store = get_typestore(Stores.LATEST)
     types = store.types
-    path = tmp_path / 'drive'
 
-    def header(ns):
+    def header(ns, frame='camera'):
         time = types['builtin_interfaces/msg/Time'](ns // 10**9, ns % 10**9)
-        return types['std_msgs/msg/Header'](time, 'camera')
+        return types['std_msgs/msg/Header'](time, frame)
 
     def image(ns, encoding, data, size, step):
         kind = types['sensor_msgs/msg/Image']
@@ -48,19 +53,17 @@ def bag(tmp_path):
         info = types['sensor_msgs/msg/CameraInfo']
         for i in range(6):
             ns = 10**9 + i * 10**8
-            write(
-                '/info',
-                ns,
-                info(
-                    header(ns), 24, 32, 'plumb_bob', np.zeros(5), k, np.eye(3).ravel(),
+            if i in infos:
+                message = info(
+                    header(ns, frame), *shape, 'plumb_bob', np.zeros(5), k, np.eye(3).ravel(),
                     np.zeros(12), 0, 0, roi,
-                ),
-            )  # fmt: skip
+                )  # fmt: skip
+                write('/info', ns, message)
             rgb = np.full((24, 32, 3), 40 * i, np.uint8).tobytes()
             write('/rgb', ns, image(ns, 'rgb8', rgb if i != 1 else rgb[:99], (24, 32), 96))
             if i != 2:
                 millimetres = np.full((24, 32), 1000 + i, np.uint16)
-                later = ns + 5 * 10**6
+                later = ns + apart * 10**6
                 message = image(later, '16UC1', millimetres.tobytes(), (24, 32), 64)
                 write('/depth', later, message)
     return path
@@ -73,7 +76,8 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
     out = tmp_path / 'mine'
     said = []
     assert extract(bag, topics, out, warn=said.append) == 4
-    assert len(said) == 1 and said[0].startswith('1 frames did not decode, the last: truncated')
+    assert len(said) == 2 and said[0].startswith('1 frames did not decode, the last: truncated')
+    assert said[1] == '1 of 5 images have no depth within 0.02 s (--slop)'
     frames = open_dataset('folder', out)
     values = [(int(f.image[0, 0, 0]), round(float(f.depth[0, 0]), 3)) for f in frames]
     assert values == [(0, 1.0), (120, 1.003), (160, 1.004), (200, 1.005)]
@@ -83,6 +87,8 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
         extract(bag, topics, tmp_path / 'none', slop=0.001)
     with pytest.raises(UsageError, match='has no topic /nope'):
         extract(bag, ('/nope', '/depth', '/info'), tmp_path / 'none')
+    with pytest.raises(UsageError, match='image and depth are both /rgb'):
+        extract(bag, ('/rgb', '/rgb', '/info'), tmp_path / 'none')
     with pytest.raises(UsageError, match='no such bag'):
         extract(tmp_path / 'absent', topics, tmp_path / 'none')
     with pytest.raises(UsageError, match='/rgb is of type Image, not CameraInfo'):
@@ -90,6 +96,63 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UsageError, match='cannot be read'):
         extract(tmp_path / 'empty', topics, tmp_path / 'none')
+
+
+def test_pairs_before_the_first_camera_info_take_it(tmp_path):
+    from dar_ros.ros.extract import extract
+
+    topics = ('/rgb', '/depth', '/info')
+    said = []
+    assert (
+        extract(write_bag(tmp_path / 'late', [4]), topics, tmp_path / 'a', warn=said.append) == 4
+    )
+    assert len(said) == 2  # as with a camera_info for each
+    with pytest.raises(UsageError, match='no message on /info: no camera is known'):
+        extract(write_bag(tmp_path / 'never', []), topics, tmp_path / 'b')
+
+
+@pytest.mark.parametrize(
+    'changes, word',
+    [
+        ({'shape': (480, 480)}, 'camera_info is of 480x480 pixels, the image has 32x24'),
+        ({'frame': 'right'}, 'camera_info is of frame right, the image of camera'),
+    ],
+)
+def test_a_camera_info_of_another_camera_is_told_once(tmp_path, changes, word):
+    from dar_ros.ros.extract import extract
+
+    said, bag = [], write_bag(tmp_path / 'drive', **changes)
+    assert extract(bag, ('/rgb', '/depth', '/info'), tmp_path / 'mine', warn=said.append) == 4
+    assert sum(word in line for line in said) == 1
+
+
+@pytest.mark.parametrize('apart, nearest', [(30, '0.03'), (7200, '6.7')])
+def test_stamps_that_never_meet_are_told(tmp_path, apart, nearest):
+    """A depth camera on another clock, say."""
+    from dar_ros.ros.extract import extract
+
+    bag = write_bag(tmp_path / 'drive', apart=apart)
+    text = (
+        f'5 of 5 images have no depth within 0.02 s .--slop.: the nearest stamps are {nearest} s'
+    )
+    with pytest.raises(UsageError, match='among 5 images and 5 depth images; .*' + text):
+        extract(bag, ('/rgb', '/depth', '/info'), tmp_path / 'mine')
+
+
+@pytest.mark.parametrize('slop', ['nan', 'inf', '-1', 'soon'])
+def test_a_slop_that_is_no_time_is_refused(capsys, slop):
+    topics = ['--image', '/rgb', '--depth', '/depth', '--camera-info', '/info']
+    with pytest.raises(SystemExit) as caught:
+        main(['extract', 'drive.bag', *topics, f'--slop={slop}', '--out', 'mine'])
+    assert caught.value.code == 2 and '--slop' in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(bag, tmp_path, capsys):
+    (tmp_path / 'mine').touch()
+    topics = ['--image', '/rgb', '--depth', '/depth', '--camera-info', '/info']
+    assert main(['extract', str(bag), *topics, '--out', str(tmp_path / 'mine')]) == 2
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and 'mine is no folder to write to' in said
 
 
 def test_the_command_extracts(bag, tmp_path, capsys):

@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from ros_client import FOCAL, SIZE, Client, array_of
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 FAULTY = str(Path(__file__).with_name('faulty_node.py'))
 MEASURED = str(Path(__file__).with_name('measured_node.py'))
@@ -227,6 +228,8 @@ def test_distortion_another_shape_and_the_trained_span_are_announced(node, clien
     assert client.told(rgb, WARN, 'equidistant with D of zeros', camera=fisheye)
     other = {'width': 640, 'height': 480}
     assert client.told(rgb, WARN, 'camera_info is of 640x480 pixels', camera=other)
+    sibling = {'header': Header(frame_id='right')}
+    assert client.told(rgb, WARN, 'is of frame right, the image of eye', camera=sibling)
     assert client.set(depth_max=500.0).successful
     assert client.told(rgb, WARN, 'outside the trained')
 

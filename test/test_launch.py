@@ -203,6 +203,27 @@ def test_autostart_overrides_the_file(start):
     assert launched.state() == State.PRIMARY_STATE_UNCONFIGURED
 
 
+@pytest.mark.parametrize('blocks', [('/dar', '/**'), ('/**', '/dar')])
+def test_an_argument_wins_over_every_block_of_the_file(start, tmp_path, blocks):
+    """Of two blocks that concern a node the later one wins."""
+    file = tmp_path / 'mine.yaml'
+    values = '{num_steps: 2, backend: torch, rectify: false}'
+    file.write_text(''.join(f'{block}:\n  ros__parameters: {values}\n' for block in blocks))
+    arguments = 'autostart:=false', 'num_steps:=1', 'backend:=onnxruntime', 'rectify:=true'
+    launched = start(f'params_file:={file}', *arguments)
+    found = launched.parameters('autostart', 'num_steps', 'backend', 'rectify')
+    assert found == [False, 1, 'onnxruntime', True]
+
+
+def test_text_that_looks_like_yaml_stays_text(start, tmp_path):
+    folder = tmp_path / 'room: 2'
+    folder.mkdir()
+    cv2.imwrite(str(folder / 'picture.png'), np.full((48, 64, 3), 90, np.uint8))
+    launched = start('autostart:=false', 'model:=2024_05_01', f'camera:={folder}')
+    assert launched.parameters('model') == ['2024_05_01']
+    assert launched.parameters('source', node='/dar_camera') == [str(folder)]
+
+
 def test_a_killed_node_comes_back(start):
     launched = start('use_respawn:=true')
     launched.wait(lambda: launched.node.count_subscribers('image'))  # only an active node has it
@@ -314,6 +335,9 @@ def test_simulated_time_is_for_all_nodes(start, rviz, tmp_path):
         ('rectify:=perhaps', 'perhaps'),
         ('log_level:=loud', 'log_level'),
         ('use_respawn:=perhaps', 'perhaps'),
+        ('image:=', 'image:= is no topic'),
+        ('camera_info:=', 'camera_info:= is no topic'),
+        ('points:=', 'points:= is no topic'),
         ('params_file:=/no/such.yaml', '/no/such.yaml'),
     ],
 )

@@ -250,6 +250,17 @@ def test_bad_parameters_at_start_end_the_process(start_process, client, argument
     assert f'dar_node: {argument.split(":")[0]}' in log and 'Traceback' not in log
 
 
+def test_arguments_that_ros_does_not_understand_are_one_line(start_process, tmp_path):
+    file = tmp_path / 'broken.yaml'
+    file.write_text('a: [\n')
+    for arguments, word in ((('--params-file', str(file)), 'broken.yaml'), (('-r', ':=x'), ':=x')):
+        process = start_process('dar_ros.ros.node', *arguments)
+        assert process.wait(60) == 1
+        lines = process.log.read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith('dar_node: ')]
+        assert word in line and 'Traceback' not in '\n'.join(lines)
+
+
 def test_the_shipped_parameter_file_serves(start_process, client, rgb):
     path = ROOT / 'config' / 'dar.yaml'
     start_process(

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip('rclpy', reason='rclpy is not installed (extra: ros, or a sourced ROS 2)')
 
 from lifecycle_msgs.msg import Transition
-from ros_client import Client
-from sensor_msgs.msg import PointCloud2
+from ros_client import FOCAL, Client
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from test_faults import FAULTY, NODE, OK, WARN, Stream, serves
 
 
@@ -72,5 +72,27 @@ def test_the_network_does_not_run_for_a_cloud_that_cannot_be(start_process, rgb,
         assert not [name for name in values if name.startswith(('encode', 'step_'))]
         if camera:
             client.ask(rgb, topics=['depth/points'])  # calibrated: served again
+    finally:
+        client.close()
+
+
+def test_the_network_does_not_run_for_a_camera_info_alone(start_process, rgb):
+    """It is published all the same, as a recording of it needs; and warnings are told."""
+    client = Client({'depth/camera_info': CameraInfo})
+    try:
+        start_process(NODE, '-p', 'min_rate:=100.0')
+        client.wait_for_node()
+        while True:  # until the node has the camera
+            (info,) = client.ask(rgb, topics=['depth/camera_info'], cloud=False)
+            if info.k[0]:
+                break
+        assert info.k[0] == info.p[0] == FOCAL and (info.height, info.width) == rgb.shape[:2]
+        bent = {'d': [0.1, 0.0, 0.0, 0.0, 0.0], 'distortion_model': 'plumb_bob'}
+        assert client.told(rgb, WARN, 'the image is distorted', camera=bent)
+        _, message, values = client.status()
+        assert values['processed'] == '0' and 'min_rate' not in message
+        assert not [name for name in values if name.startswith(('encode', 'step_'))]
+        client.listen('depth/image', Image)
+        client.ask(rgb)
     finally:
         client.close()

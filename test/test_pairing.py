@@ -11,7 +11,7 @@ pytest.importorskip(
 from sensor_msgs.msg import CameraInfo, Image
 
 from dar_ros.ros import pairing
-from dar_ros.ros.pairing import KEPT, CameraInfos
+from dar_ros.ros.pairing import KEPT, CameraInfos, other_camera
 
 
 def stamped(kind, second, **fields):
@@ -35,6 +35,14 @@ def find(infos, second):
     began = time.monotonic()
     found, paired = infos.find(stamped(Image, second))
     return found and found.width, paired, time.monotonic() - began
+
+
+def test_another_camera_is_noticed_by_its_frame():
+    """A frame that is left out says nothing."""
+    (told,) = other_camera('right', 'left')
+    assert told == 'camera_info is of frame right, the image of left: another camera?'
+    for frames in (('left', 'left'), ('right', ''), ('', 'left')):
+        assert other_camera(*frames) == []
 
 
 def test_nothing_yet(infos):

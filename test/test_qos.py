@@ -174,7 +174,7 @@ Room = namedtuple('Room', 'free')
 
 
 def test_a_segment_that_does_not_fit_is_left_out_and_told(monkeypatch, capsys):
-    """Docker's default /dev/shm has 64 MB: Fast DDS would not start its shared memory at all."""
+    """Docker's default /dev/shm has 64 MB: Fast DDS would come up without any shared memory."""
     for name in (OLD_NAME, NEW_NAME):
         monkeypatch.setenv(name, '')
     for name in ('ROS_LOCALHOST_ONLY', 'RMW_IMPLEMENTATION', TRANSPORTS):  # no profile with them

@@ -78,17 +78,31 @@ def _compressed_size(data, name):
             raise FrameError(f'truncated PNG image: {len(data)} bytes without its end')
         return struct.unpack('>II', data[16:24])
     if data.startswith(b'\xff\xd8'):
-        # OpenCV paints what is missing grey. Cameras pad with zeros.
-        if not data.rstrip(b'\0').endswith(b'\xff\xd9'):
-            raise FrameError(f'truncated JPEG image: {len(data)} bytes without its end')
-        place = 2
-        while place + 9 <= len(data) and data[place] == 0xFF:
-            marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], 'big')
-            if marker == 0xFF:  # a fill byte
-                place += 1
-            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-                return struct.unpack('>HH', data[place + 5 : place + 9])[::-1]
-            else:
-                place += 2 + length
-        raise FrameError('JPEG image without a size')
+        return _jpeg_size(data)
     raise FrameError(f'compressed image of format {name!r} is neither PNG nor JPEG')
+
+
+def _jpeg_size(data):
+    """
+    (width, height) of a JPEG that has its end; FrameError otherwise: OpenCV paints what is missing
+    grey.
+
+    The end is looked for behind the start of the scan, as the thumbnail in a header has one of its
+    own; what follows it is the padding of a camera or its driver.
+    """
+    place, size = 2, None
+    while place + 9 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], 'big')
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        if marker == 0xDA:  # start of scan
+            break
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            size = struct.unpack('>HH', data[place + 5 : place + 9])[::-1]
+        place += 2 + length
+    if data.find(b'\xff\xd9', place) < 0:
+        raise FrameError(f'truncated JPEG image: {len(data)} bytes without its end')
+    if size is None:
+        raise FrameError('JPEG image without a size')
+    return size

@@ -1,6 +1,8 @@
 """`dar extract`: a bag of an RGB-D camera becomes a data set (dar_ros.datasets, `folder`)."""
 
+import itertools
 import json
+from array import array
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +19,9 @@ from dar_ros.ros.conversions import (
     intrinsics_from_info,
     millimetres,
     rectified_by,
+    shape_warning,
 )
+from dar_ros.ros.pairing import other_camera
 
 # What each topic may be, in the order image, depth, camera_info.
 _TYPES = (('Image', 'CompressedImage'), ('Image', 'CompressedImage'), ('CameraInfo',))
@@ -33,18 +37,25 @@ def extract(bag, topics, out, every=1, slop=0.02, warn=print):
     """
     Write pairs of image and depth whose stamps differ by at most `slop` seconds; return how many.
 
-    `topics`: image and depth registered to it, each raw or compressed, camera_info of the image. A
-    frame that cannot be decoded, or whose camera is not known, is left out, and `warn` gets a line
-    in the end. Each is the other's nearest: where one is missing, its partner does not take a
-    neighbour's. Memory holds the frames of one second at most.
+    `topics`: image and depth registered to it, each raw or compressed, camera_info of the image:
+    the last before a pair, else the bag's first. A frame that cannot be decoded, has no partner or
+    whose camera is not known is left out, and `warn` gets a line on each of these in the end. Each
+    is the other's nearest: where one is missing, its partner does not take a neighbour's. Memory
+    holds the frames of one second at most.
     """
     bag, out = Path(bag), Path(out)
+    if topics[0] == topics[1]:
+        raise UsageError(f'image and depth are both {topics[0]}: each has a topic of its own')
     if not bag.exists():
         raise UsageError(f'{bag}: no such bag')
     try:
         with AnyReader([bag], default_typestore=get_typestore(Stores.LATEST)) as reader:
             _check_topics(bag, topics, {c.topic: c.msgtype for c in reader.connections})
-            pairs = _Pairs(_messages(reader, topics), int(slop * 1e9), rectified_by(topics[0]))
+            first = next(_messages(reader, topics[2:]), None)
+            if first is None:
+                raise UsageError(f'{bag} has no message on {topics[2]}: no camera is known')
+            messages = itertools.chain([(2, *first[1:])], _messages(reader, topics))
+            pairs = _Pairs(messages, int(slop * 1e9), rectified_by(topics[0]))
             written = _write_pairs(pairs, out, every)
     except (AnyReaderError, FileNotFoundError) as error:
         raise UsageError(f'{bag} cannot be read: {error}') from None
@@ -79,8 +90,11 @@ def _stamp(message):
 
 
 def _write_pairs(pairs, out, every):
-    for name in ('image', 'depth', 'intrinsics'):
-        (out / name).mkdir(parents=True, exist_ok=True)
+    try:
+        for name in ('image', 'depth', 'intrinsics'):
+            (out / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a file is in the way, or the folder is another's
+        raise UsageError(f'{out} is no folder to write to: {error}') from None
     written = 0
     for number, (stamp, rgb, depth, info) in enumerate(pairs):
         if number % every:
@@ -92,8 +106,10 @@ def _write_pairs(pairs, out, every):
             pairs.no_camera, pairs.camera_reason = pairs.no_camera + 1, error
     if not written:
         faults = ''.join(f'; {fault}' for fault in pairs.faults())
+        images, depths = map(len, pairs.stamps)
         raise UsageError(
-            f'no image with depth and a calibrated camera_info was found in the bag{faults}'
+            f'no image with depth and a calibrated camera_info was found among {images} images '
+            f'and {depths} depth images{faults}'
         )
     return written
 
@@ -105,13 +121,16 @@ class _Pairs:
         self.messages, self.slop, self.rectified_by = messages, slop, source
         self.frame_ids, self.refused, self.reason = {}, 0, ''
         self.no_camera, self.camera_reason, self.distorted = 0, '', False
+        self.stamps, self.alone, self.shape = (array('q'), array('q')), 0, []
 
     def camera(self, info, size):
         """Return the Intrinsics of an image of `size`; FrameError if `info` has none."""
         intrinsics = intrinsics_from_info(info, size, self.rectified_by)
         if intrinsics is None:
             raise FrameError('camera_info is not calibrated (K is zero)')
+        self.frame_ids[2] = info.header.frame_id
         self.distorted |= bool(np.any(info.d)) and not self.rectified_by
+        self.shape = self.shape or shape_warning(info, size)
         return intrinsics
 
     def faults(self):
@@ -119,6 +138,8 @@ class _Pairs:
         faults = []
         if self.refused:
             faults.append(f'{self.refused} frames did not decode, the last: {self.reason}')
+        if self.alone:
+            faults.append(self._why_alone())
         if self.no_camera:
             faults.append(
                 f'{self.no_camera} pairs without a camera, the last: {self.camera_reason}'
@@ -128,13 +149,27 @@ class _Pairs:
                 'the image is distorted, and a data set holds pinhole cameras: extract the '
                 'rectified image (image_rect) and depth registered to it'
             )
-        image, depth = self.frame_ids.get(0), self.frame_ids.get(1)
+        faults += self.shape
+        image, depth, camera = (self.frame_ids.get(kind) for kind in range(3))
+        faults += other_camera(camera, image)
         if image and depth and image != depth:
             faults.append(
                 f'depth is of frame {depth}, the image of {image}: depth not registered to '
                 'the image (aligned_depth_to_color, depth_registered) lies beside what it is of'
             )
         return faults
+
+    def _why_alone(self):
+        """Return a line on the images that were left out for want of depth."""
+        images, depths = map(np.sort, self.stamps)
+        text = f'{self.alone} of {len(images)} images have no depth within {self.slop / 1e9:g} s'
+        if self.alone < len(images) or not len(depths):
+            return f'{text} (--slop)'
+        after = np.searchsorted(depths, images).clip(1, len(depths) - 1)
+        nearest = min(np.abs(depths[after - side] - images).min() for side in (0, 1))
+        if nearest <= self.slop:  # frames are kept for a second
+            return f'{text} that was recorded within a second of them'
+        return f'{text} (--slop): the nearest stamps are {nearest / 1e9:g} s apart'
 
     def __iter__(self):
         """Yield pairs as soon as nothing that comes later can be nearer."""
@@ -154,6 +189,7 @@ class _Pairs:
             except FrameError as error:
                 self.refused, self.reason = self.refused + 1, error
                 continue
+            self.stamps[kind].append(now)
             yield from self._settled(info)
         yield from self._settled(info, everything=True)
 
@@ -165,9 +201,14 @@ class _Pairs:
             if not (seen or everything):
                 return
             match = min(depths, key=lambda stamp: abs(stamp - now), default=None)
-            if match is not None and abs(match - now) <= self.slop and info is not None:
-                if min(images, key=lambda stamp: abs(stamp - match)) == now:
-                    yield now, images[now], depths.pop(match), info
+            if (
+                match is not None
+                and abs(match - now) <= self.slop
+                and min(images, key=lambda stamp: abs(stamp - match)) == now
+            ):
+                yield now, images[now], depths.pop(match), info
+            else:
+                self.alone += 1
             del images[now]
         for old in [stamp for stamp in depths if stamp < max(self.newest) - 10**9]:
             del depths[old]

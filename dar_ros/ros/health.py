@@ -72,7 +72,7 @@ class Health:
             self._trim(now)
 
     def skip(self, warnings):
-        """Record that of a frame nothing could be made that anybody wants."""
+        """Record that of a frame nothing could be made that anybody wants but its camera."""
         with self._lock:
             self._skipped_time, self._waiting_since = self._clock(), None
             self.steps, self.warnings = 0, tuple(warnings)

@@ -30,8 +30,8 @@ def profile_environment(profile, environment=os.environ, processes=1):
     Return {variable: profile} to set, or {} where the user has chosen a profile or transports.
 
     Nor where it would listen on every interface. Nor where the segments of so many processes do
-    not fit: Fast DDS would fail, and not fall back to less. Nor for another middleware, which does
-    not read it.
+    not fit: Fast DDS would log errors and come up without shared memory, where its default's
+    smaller segment would have fitted. Nor for another middleware, which does not read it.
     """
     if profile_listens_everywhere(environment) or not _is_ours_to_choose(environment):
         return {}

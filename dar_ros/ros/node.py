@@ -25,8 +25,8 @@ from dar_ros.ros.conversions import image_to_rgb, intrinsics_from_info, rectifie
 from dar_ros.ros.health import Health, diagnostics
 from dar_ros.ros.lifecycle import refuse_wrong_transitions
 from dar_ros.ros.memory import keep_freed_memory
-from dar_ros.ros.outputs import OF_CALIBRATED, Outputs
-from dar_ros.ros.pairing import CameraInfos
+from dar_ros.ros.outputs import OF_CALIBRATED, WITHOUT_NETWORK, Outputs
+from dar_ros.ros.pairing import CameraInfos, other_camera
 from dar_ros.ros.process import run_node
 from dar_ros.ros.qos import sensor_data
 from dar_ros.ros.rectification import Rectifier
@@ -275,16 +275,18 @@ class DarNode(LifecycleNode):
         )
         size = image.shape[:2]
         intrinsics = None if info is None else intrinsics_from_info(info, size, self._rectified_by)
-        warnings = self._camera_warnings(info, paired, intrinsics, size)
-        if intrinsics is None:
-            wanted -= OF_CALIBRATED
-            if not wanted:  # the network would run for nothing; why is told as ever
-                self.health.skip(warnings)
-                self._warn(warnings)
-                return
+        warnings = self._camera_warnings(msg, info, paired, intrinsics, size)
+        wanted -= OF_CALIBRATED if intrinsics is None else set()
         unseen = None
         if intrinsics is not None and self._rectify:
             image, unseen = self._rectify(image, info, intrinsics)
+        rectified = self._rectified_by is not None or self._rectify is not None
+        if wanted <= WITHOUT_NETWORK:  # it would run for nothing; warnings are told as ever
+            if wanted:
+                self.outputs.publish_info(msg.header, info, size, intrinsics, rectified)
+            self.health.skip(warnings)
+            self._warn(warnings)
+            return
         decoded = time.perf_counter()
         settings = parameters.settings(values)
         frame = self.serving(image, intrinsics, settings, began)
@@ -294,7 +296,6 @@ class DarNode(LifecycleNode):
             frame.depth[unseen] = frame.sigma[unseen] = np.nan
         before = time.perf_counter()
         _, depth_range = settings.resolve(self.serving.bundle)
-        rectified = self._rectified_by is not None or self._rectify is not None
         self.outputs.publish(
             wanted, frame, image, msg.header, info, rectified, values, depth_range
         )
@@ -309,7 +310,7 @@ class DarNode(LifecycleNode):
         if warnings:
             self.get_logger().warning('; '.join(warnings), throttle_duration_sec=THROTTLE)
 
-    def _camera_warnings(self, info, paired, intrinsics, size):
+    def _camera_warnings(self, image, info, paired, intrinsics, size):
         """Tell what is wrong with the camera_info of a frame that is served all the same."""
         if info is None:
             return ['no camera_info, so no cloud']
@@ -318,6 +319,7 @@ class DarNode(LifecycleNode):
         warnings = []
         if not paired:
             warnings.append("no camera_info has the image's stamp: the latest is used")
+        warnings += other_camera(info.header.frame_id, image.header.frame_id)
         warnings += shape_warning(info, size)
         if info.distortion_model == 'equidistant' and not (any(info.d) or self._rectified_by):
             warnings.append(
@@ -343,6 +345,7 @@ class DarNode(LifecycleNode):
         )
 
     def _publish_diagnostics(self):
+        wanted = self.outputs.wanted()
         status = self.health.status(
             f'{self.get_fully_qualified_name()[1:]}: depth',
             self.serving.bundle.name,
@@ -350,8 +353,8 @@ class DarNode(LifecycleNode):
             self.serving.precision,
             self.serving.note,
             self._worker is not None,
-            bool(self.outputs.wanted()),
-            self.values['min_rate'],
+            bool(wanted),
+            self.values['min_rate'] if wanted - WITHOUT_NETWORK else 0.0,
         )
         self.outputs.diagnostics.publish(diagnostics(self.get_clock().now().to_msg(), status))
 

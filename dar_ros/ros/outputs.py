@@ -15,6 +15,7 @@ TOPICS = {
     'depth/points': PointCloud2,
     'depth/color': Image,
 }
+WITHOUT_NETWORK = {'depth/camera_info'}
 OF_CALIBRATED = {'depth/points'}  # published only when the camera is calibrated
 DIAGNOSTICS = {'/diagnostics': (DiagnosticArray, 10)}
 
@@ -82,6 +83,12 @@ class Outputs:
             )
         for topic, message in messages.items():
             self._publishers[topic].publish(message)
+
+    def publish_info(self, header, info, size, intrinsics, rectified):
+        """Publish the CameraInfo that a depth image of `size` (H, W) would have."""
+        self._publishers['depth/camera_info'].publish(
+            conversions.info_for_depth(info, header, size, intrinsics, rectified)
+        )
 
     def destroy(self):
         """Remove the publishers from the graph."""

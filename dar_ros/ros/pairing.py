@@ -11,6 +11,18 @@ def _key(msg):
     return msg.header.stamp.sec, msg.header.stamp.nanosec
 
 
+def other_camera(theirs, mine):
+    """
+    [] or one line: the frames of camera_info and image differ.
+
+    Size and stamps of a neighbouring camera are the same where a rig triggers both, and nothing
+    else tells that the scale is of another lens.
+    """
+    if not (mine and theirs) or mine == theirs:
+        return []
+    return [f'camera_info is of frame {theirs}, the image of {mine}: another camera?']
+
+
 class CameraInfos:
     """
     The last CameraInfo messages by stamp; filled by one thread, asked by another.

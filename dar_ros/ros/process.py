@@ -5,7 +5,7 @@ import sys
 
 import rclpy
 
-from dar_ros.errors import DarError
+from dar_ros.errors import DarError, first_line
 from dar_ros.ros.middleware import use_profile
 
 
@@ -13,11 +13,15 @@ def run_node(make, name, args=None, begin=None):
     """
     Spin the node that `make()` returns until Ctrl-C, SIGTERM or SystemExit; returns the exit code.
 
-    `begin(node)` is called once before. The code is 0; or 1, with one line on stderr, if the node
-    cannot be made.
+    `begin(node)` is called once before. The code is 0; or 1, with one line on stderr, if ROS's
+    arguments are not understood or the node cannot be made.
     """
     use_profile()
-    rclpy.init(args=args)
+    try:
+        rclpy.init(args=args)
+    except Exception as error:  # a params file that is no YAML, a remap without a name
+        print(f'{name}: {first_line(error)}', file=sys.stderr)
+        return 1
     node = None
     try:
         try:
