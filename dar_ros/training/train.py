@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from dar_ros.datasets.frames import spread
@@ -28,6 +28,7 @@ from dar_ros.model.checkpoint import (
 )
 from dar_ros.training.config import changed_settings, load_config
 from dar_ros.training.datasets import TrainingSamples
+from dar_ros.training.loading import parts_of
 from dar_ros.training.losses import LossModule
 from dar_ros.training.optimizer import flat_state, learning_rate, make_optimizer, restore_state
 from dar_ros.training.sources import freeze, initial_model, open_frames, require_apart
@@ -190,20 +191,16 @@ class Trainer:
             (config.seed, number),
             stage.iterations * stage.batch,
         )
-        # Of every batch a process loads one stretch, in `accumulate` parts.
-        share = stage.batch // self.fabric.world_size
-        numbers = np.arange(done * stage.batch, len(samples)).reshape(-1, stage.batch)
-        first = self.fabric.global_rank * share
-        mine = Subset(samples, numbers[:, first : first + share].ravel().tolist())
-        loader = loaded(
-            DataLoader(
-                mine,
-                share // config.accumulate,
-                num_workers=config.workers,
-                worker_init_fn=ignore_sigterm,
-            )
+        batches = np.arange(done * stage.batch, len(samples)).reshape(-1, stage.batch)
+        loader = parts_of(
+            samples,
+            batches,
+            self.fabric.global_rank,
+            self.fabric.world_size,
+            config.accumulate,
+            config.workers,
         )
-        for _ in numbers:
+        for _ in batches:
             record = self.iterate(itertools.islice(loader, config.accumulate))
             self.log(stage, record)
             progress.update()
@@ -396,19 +393,3 @@ class Trainer:
         record.pop('model')
         with replaced(self.out / 'best') as folder:
             save_checkpoint(folder, model, record)
-
-
-def ignore_sigterm(_):
-    """
-    Let a loading process live on: torchrun and batch systems signal it too, and without it there
-    would be no iteration to end with. It leaves when the process that it loads for does.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def loaded(loader):
-    """Yield batches; what a loading process finds wrong is told without its traceback."""
-    try:
-        yield from loader
-    except UsageError as error:
-        raise UsageError(str(error).strip().splitlines()[-1].split('UsageError: ')[-1]) from None
