@@ -42,9 +42,9 @@ def settings(**changes):
         {
             'name': 'detail',
             'model': {'preset': 'dar_edge', **SMALL},
-            'train_data': '',
-            'val_data': '',
-            'out': '',
+            'train_data': 'a',
+            'val_data': 'b',
+            'out': 'run',
             'stages': [{'size': [56, 112], 'iterations': 1, 'batch': 1}],
             'init': 'random',
             **changes,
