@@ -1,5 +1,6 @@
 """What interrupts a training, and what it then says: signals, bad frames, gradients."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from dar_ros.datasets import open_dataset
 from dar_ros.errors import DarError, UsageError
 from dar_ros.model.checkpoint import load_checkpoint, read_json
 from dar_ros.training import train
+from dar_ros.training.loading import parts_of
 from dar_ros.training.sources import initial_model
 from dar_ros.training.train import Trainer
 
@@ -82,6 +84,19 @@ def test_sigterm_under_torchrun_leaves_a_checkpoint(config, tmp_path):
     last = tmp_path / 'long' / 'last'
     assert last.exists(), (tmp_path / 'output').read_text()[-2000:]
     assert read_json(last / 'state.json')['iteration'] > 0
+
+
+def test_a_loading_process_heeds_its_parent_alone():
+    """It loads on when somebody else signals it, and its parent's exit does not wait for it."""
+    parts = parts_of(list(range(4)), np.arange(4).reshape(4, 1), 0, 1, 1, workers=1)
+    assert next(parts).tolist() == [0]
+    (worker,) = multiprocessing.active_children()
+    subprocess.run(['kill', '-TERM', str(worker.pid)], check=True)
+    worker.join(1)
+    assert worker.is_alive() and next(parts).tolist() == [1]
+    worker.terminate()
+    worker.join(20)
+    assert not worker.is_alive()
 
 
 def test_one_command_begins_and_goes_on(config, capsys):

@@ -1,6 +1,8 @@
 """What a process loads of a run's batches, by itself or by processes of its own."""
 
+import os
 import signal
+import threading
 
 from torch.utils.data import DataLoader, Subset
 
@@ -18,7 +20,7 @@ def parts_of(samples, batches, rank, world_size, accumulate, workers):
         Subset(samples, mine.tolist()),
         share // accumulate,
         num_workers=workers,
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_heed_the_parent_alone,
     )
     try:
         yield from loader
@@ -26,9 +28,16 @@ def parts_of(samples, batches, rank, world_size, accumulate, workers):
         raise UsageError(str(error).strip().splitlines()[-1].split('UsageError: ')[-1]) from None
 
 
-def _ignore_sigterm(_):
+def _heed_the_parent_alone(_):
     """
-    Let a loading process live on: torchrun and batch systems signal it too, and without it there
-    would be no iteration to end with. It leaves when the process that it loads for does.
+    Let a loading process live on when torchrun or a batch system signals it as well: without it
+    there would be no iteration to end with. SIGTERM of the process that it loads for ends it.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent():
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
