@@ -35,12 +35,12 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
     """
     bundle = pipeline.bundle
     settings = settings or DepthSettings()
-    steps, depth_range = settings.resolve(bundle)
+    steps, (near, far) = settings.resolve(bundle)
     scores, beyond, warnings = [], np.zeros(3), {}
     for i in tqdm(spread(frames, count), desc='evaluate', unit='frame', disable=not progress):
         frame = frames[i]
         image, truth = np.array(frame.image), np.array(frame.depth)
-        valid, farther = in_range(truth, depth_range), truth > depth_range[1]
+        valid, farther = (truth >= near) & (truth <= far), truth > far
         if not (valid.any() or farther.any()):
             continue
         results = list(pipeline.per_step(image, frame.intrinsics, settings))
@@ -54,28 +54,24 @@ def evaluate(pipeline, frames, count=None, settings=None, progress=True, flip=Fa
         guess = None
         if 'baseline_row_medians' in bundle.manifest:
             guess = row_median_depth(bundle, truth.shape, frame.intrinsics)
-        scores.append({'seconds': seconds, **image_score(results, truth, depth_range, guess)})
+        scores.append(
+            {'seconds': seconds, **image_score(results, truth, valid, (near, far), guess)}
+        )
     if not scores:
-        near, far = depth_range
         raise UsageError(f'no frame has depth within {near:g}-{far:g} m: is it in metres?')
     return {
         **summary(scores, beyond, steps),
         'warnings': warnings_of(warnings),
-        'depth_range': list(depth_range),
+        'depth_range': [near, far],
         'model': bundle.name,
         'backend': pipeline.backend.name,
         'precision': pipeline.backend.precision,
     }
 
 
-def in_range(depth, depth_range):
-    """Where `depth` lies in (near, far), both included; NaN does not."""
-    return (depth >= depth_range[0]) & (depth <= depth_range[1])
-
-
-def image_score(results, truth, depth_range, guess=None):
+def image_score(results, truth, valid, depth_range, guess=None):
     """
-    Return the scores of one image, some of whose truth (H, W) is in range.
+    Return the scores of one image; its truth (H, W) is in range where `valid`, and somewhere is.
 
     Of every step `steps`, metrics or None where nothing is scored, and `valid`, the share of valid
     pixels scored. Of the last one, each only where there is something to score, `clamped`: metrics
@@ -84,7 +80,6 @@ def image_score(results, truth, depth_range, guess=None):
     divided out), `buckets` (sum of relative errors and pixels (2, n) by true depth) and
     `baseline` (abs_rel of the `guess` (H, W)).
     """
-    valid = in_range(truth, depth_range)
     masks = [valid & np.isfinite(result.depth) for result in results]
     score = {
         'steps': [
